@@ -1,0 +1,101 @@
+//! What a person can type.
+
+use super::report::{Format, Verbosity};
+use clap::{ArgAction, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Rebuilds and recovers MemPalace palaces. A kill, a full disk or a power cut loses nothing.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// The palace; without this, the one MemPalace itself would use
+    #[arg(long, global = true, value_name = "DIR", env = "MEMPALACE_PALACE_PATH")]
+    palace: Option<PathBuf>,
+    /// Print one JSON object on stdout
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    json: bool,
+    /// Print nothing but results and errors
+    #[arg(long, short, global = true, action = ArgAction::SetTrue)]
+    quiet: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  palacekeeper status                 is anything unfinished?
+  palacekeeper rebuild --plan         what would be done, and how much space it takes
+  palacekeeper rebuild                build the palace anew, prove it, replace it
+  palacekeeper recover                finish or undo what was cut short
+
+Exit codes: 0 done, 1 failed and the palace is as it was, 2 usage, 3 damage found, 4 an operation is interrupted,
+5 refused and a person must look, 6 in use, 130 stopped by a signal.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Say whether anything is unfinished
+    Status,
+    /// List the operations on this palace, or the steps of one
+    Log {
+        /// Number of the operation
+        operation: Option<u32>,
+    },
+    /// Finish or undo what was cut short
+    Recover(RecoverArgs),
+    /// Build the palace anew from all that can be read, prove it equal, and replace it
+    Rebuild(RebuildArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RecoverArgs {
+    /// Go on from the last finished step instead of undoing
+    #[arg(long)]
+    pub(super) resume: bool,
+    /// Show what would be done, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RebuildArgs {
+    /// Show what would be done and the space it needs, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// Go ahead although some things cannot be carried over; each is listed
+    #[arg(long)]
+    pub(super) accept_loss: bool,
+    /// Bytes of rows and vectors in one step; a kill costs at most one step when resumed
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) batch_bytes: u64,
+}
+
+impl Args {
+    pub(super) fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
+
+    pub(super) fn verbosity(&self) -> Verbosity {
+        if self.quiet { Verbosity::Quiet } else { Verbosity::Normal }
+    }
+
+    /// The palace: as named here, else as MemPalace finds it (its environment, then its config file, then its default).
+    pub(super) fn palace(&self) -> PathBuf {
+        let environment = || ["MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"].into_iter().find_map(std::env::var_os);
+        let home = || std::env::home_dir().unwrap_or_default().join(".mempalace");
+        let directory = || std::env::var_os("MEMPALACE_CONFIG_DIR").map_or_else(home, PathBuf::from);
+        let named = self.palace.clone().or_else(|| environment().map(PathBuf::from));
+        named.or_else(|| configured(&directory())).unwrap_or_else(|| directory().join("palace"))
+    }
+}
+
+fn configured(directory: &std::path::Path) -> Option<PathBuf> {
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(directory.join("config.json")).ok()?).ok()?;
+    let path = config["palace_path"].as_str()?;
+    Some(match path.strip_prefix("~/") {
+        Some(rest) => std::env::home_dir()?.join(rest),
+        None => PathBuf::from(path),
+    })
+}

@@ -1,0 +1,43 @@
+//! What can go wrong at the disk, always with the path.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of a disk verb.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A verb of [`super::Disk`] that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {}: {source}", path.display())]
+pub struct Error {
+    verb: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Error {
+    /// An error of `verb` at `path`.
+    pub fn new(verb: &'static str, path: &Path, source: io::Error) -> Error {
+        Error { verb, path: path.to_owned(), source }
+    }
+
+    /// The path the verb was called with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The operating system's answer.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
+    /// Source and target of a rename or link lie on different file systems (EXDEV): copying is the way, not retrying.
+    pub fn is_cross_device(&self) -> bool {
+        self.kind() == io::ErrorKind::CrossesDevices
+    }
+
+    /// The disk or the quota is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}

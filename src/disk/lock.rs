@@ -1,0 +1,68 @@
+//! A lock file, held by the kernel for as long as the process lives.
+//!
+//! `flock(2)` through fs2, whose methods are called by their full path: the standard library's own `File::try_lock`
+//! would shadow them. The lock file is never deleted, since a deleted file can be locked twice.
+
+use super::{Error, Result};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// An exclusive lock; dropping it sets it free.
+#[must_use = "the lock is free again as soon as this is dropped"]
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock, making its file where there is none; `None` where another process holds it.
+    pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
+        loop {
+            let fail = |source| Error::new("lock", path, source);
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
+            match fs2::FileExt::try_lock_exclusive(&file) {
+                Ok(()) if same_file(&file, path) => return Ok(Some(Lock { file, path: path.to_owned() })),
+                Ok(()) => continue, // the file was exchanged between open and lock: what we hold guards nothing
+                Err(error) if error.kind() == fs2::lock_contended_error().kind() => return Ok(None),
+                Err(error) => return Err(fail(error)),
+            }
+        }
+    }
+
+    /// Writes who holds the lock, for the message another process shows; it decides nothing.
+    pub fn sign(&mut self, text: &[u8]) -> Result<()> {
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(text)
+        };
+        write(&mut self.file).map_err(|source| Error::new("write to the lock file", &self.path, source))
+    }
+
+    /// What the holder of a lock wrote about itself; empty where nothing can be read.
+    pub fn holder(path: &Path) -> String {
+        let mut text = Vec::new();
+        if let Ok(file) = File::open(path) {
+            // A lock file is one short line; whatever else stands there is not worth more memory.
+            let _ = file.take(512).read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned()
+    }
+}
+
+#[cfg(unix)]
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), path.metadata()) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn same_file(_: &File, _: &Path) -> bool {
+    true // an open file cannot be exchanged there
+}

@@ -1,0 +1,93 @@
+//! What can stop a keeper, and what a person can do about it.
+
+use crate::{disk, engine, store::chroma};
+use std::path::PathBuf;
+
+/// An error of the front desk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] chroma::Error),
+    /// The disk, before anything had happened.
+    #[error("{0}; nothing was changed")]
+    Disk(#[from] disk::Error),
+    /// The journal, or a request to stop.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    /// Another process has the palace.
+    #[error("the palace is in use: {who}; close it, then try again. Nothing was touched")]
+    InUse {
+        /// Which process, and what it has open.
+        who: String,
+    },
+    /// There is not enough room.
+    #[error("{} has {free} bytes free, and this needs {needed}; nothing was touched. Free some space, then try again", path.display())]
+    NoSpace {
+        /// Where the room is needed.
+        path: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The operation failed and was undone.
+    #[error("{source}\nOperation {number} was rolled back: the palace is as it was")]
+    RolledBack {
+        /// Its number.
+        number: u32,
+        /// Why it failed.
+        source: engine::Error,
+    },
+    /// The operation could be neither finished nor undone now.
+    #[error("{source}\nThe operation in {} is interrupted; nothing is lost. When the cause is gone, run: palacekeeper recover", folder.display())]
+    Interrupted {
+        /// Its folder.
+        folder: PathBuf,
+        /// What failed.
+        source: engine::Error,
+    },
+    /// The disk holds something that the journal does not expect.
+    #[error("{source}\nSomebody else changed {} or {} after the operation was cut short; nothing was touched. If the palace is as you want it, move the operation's folder out of the keep; otherwise put back what was changed and run: palacekeeper recover", palace.display(), folder.display())]
+    Refused {
+        /// The palace.
+        palace: PathBuf,
+        /// The operation's folder.
+        folder: PathBuf,
+        /// What was refused.
+        source: engine::Error,
+    },
+    /// The keep holds something that is not ours.
+    #[error("the keep {} holds things that palacekeeper did not make: {}; move them away, then try again. Nothing was touched", keep.display(), names.join(", "))]
+    Strangers {
+        /// The keep.
+        keep: PathBuf,
+        /// What is in it.
+        names: Vec<String>,
+    },
+    /// A palace has two keeps.
+    #[error("the palace has two keeps, {} and {}; move one of them away, then try again. Nothing was touched", outer.display(), inner.display())]
+    TwoKeeps {
+        /// Beside the palace.
+        outer: PathBuf,
+        /// Inside it.
+        inner: PathBuf,
+    },
+    /// Two operations are open at once.
+    #[error("the keep {} holds two operations without an end, {first} and {second}; a person must look. Nothing was touched", keep.display())]
+    TwoInterrupted {
+        /// The keep.
+        keep: PathBuf,
+        /// One of them.
+        first: u32,
+        /// The other one.
+        second: u32,
+    },
+    /// No operation of this number.
+    #[error("there is no operation {number}; palacekeeper log lists them")]
+    NoOperation {
+        /// The number.
+        number: u32,
+    },
+}

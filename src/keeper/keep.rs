@@ -1,0 +1,154 @@
+//! The keep: our own directory beside a palace, and every name in it.
+
+use super::Error;
+use crate::disk::{Disk, Kind, parent, remove_tree};
+use crate::engine;
+use crate::ops::Step;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// Name of the journal in an operation's folder.
+pub(super) const JOURNAL: &str = "journal";
+/// The file that writers lock.
+const LOCK: &str = "lock";
+/// Where an operation's folder is made before it is one.
+const UNBORN: &str = ".unborn";
+/// Beginning of the names of copies made for reading.
+const SCRATCH: &str = ".scratch-";
+
+/// A keep that exists.
+#[derive(Clone, Debug)]
+pub(super) struct Keep {
+    path: PathBuf,
+}
+
+/// The folder of one operation.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    pub(super) number: u32,
+    pub(super) path: PathBuf,
+}
+
+impl Keep {
+    /// The keep of a palace, if it has one.
+    pub(super) fn find(disk: &dyn Disk, palace: &Path) -> Result<Option<Keep>, Error> {
+        let [outer, inner] = Keep::places(palace);
+        match (disk.stat(&outer)?.is_some(), disk.stat(&inner)?.is_some()) {
+            (true, true) => Err(Error::TwoKeeps { outer, inner }),
+            (true, false) => Ok(Some(Keep { path: outer })),
+            (false, true) => Ok(Some(Keep { path: inner })),
+            (false, false) => Ok(None),
+        }
+    }
+
+    /// The keep of a palace; a new one is made on the palace's own file system, beside it where that is possible.
+    pub(super) fn find_or_create(disk: &dyn Disk, palace: &Path) -> Result<Keep, Error> {
+        if let Some(keep) = Keep::find(disk, palace)? {
+            return Ok(keep);
+        }
+        let path = Keep::wanted(disk, palace)?;
+        disk.create_dir(&path)?;
+        disk.adopt(&path, palace)?;
+        disk.sync(parent(&path))?;
+        Ok(Keep { path })
+    }
+
+    /// A directory on the file system where the keep is, or would be.
+    pub(super) fn place(disk: &dyn Disk, palace: &Path) -> Result<PathBuf, Error> {
+        match Keep::find(disk, palace)? {
+            Some(keep) => Ok(keep.path),
+            None => Ok(parent(&Keep::wanted(disk, palace)?).to_owned()),
+        }
+    }
+
+    /// Beside the palace, and inside it.
+    fn places(palace: &Path) -> [PathBuf; 2] {
+        let mut name = palace.file_name().unwrap_or(OsStr::new("palace")).to_owned();
+        name.push(".keep");
+        [palace.with_file_name(name), palace.join(".keep")]
+    }
+
+    /// Inside where the palace is a mount point or its parent cannot be written to.
+    fn wanted(disk: &dyn Disk, palace: &Path) -> Result<PathBuf, Error> {
+        let [outer, inner] = Keep::places(palace);
+        let Some(parent) = palace.parent() else { return Ok(inner) };
+        let device = |path: &Path| Ok::<_, Error>(disk.stat(path)?.map(|stat| stat.device));
+        let is_beside = device(parent)? == device(palace)?;
+        let is_writable = rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok();
+        Ok(if is_beside && is_writable { outer } else { inner })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn lock_file(&self) -> PathBuf {
+        self.path.join(LOCK)
+    }
+
+    pub(super) fn unborn(&self) -> PathBuf {
+        self.path.join(UNBORN)
+    }
+
+    /// Removes what a killed process was making and nothing names yet. The caller holds the lock.
+    pub(super) fn tidy(&self, disk: &dyn Disk) -> Result<(), Error> {
+        for name in disk.list(&self.path)? {
+            if is_temporary(&name) {
+                remove_tree(disk, &self.path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folders of all operations, by number.
+    pub(super) fn folders(&self, disk: &dyn Disk) -> Result<Vec<Folder>, Error> {
+        let (mut folders, mut strangers) = (Vec::new(), Vec::new());
+        for name in disk.list(&self.path)? {
+            let path = self.path.join(&name);
+            let is_directory = disk.stat(&path)?.is_some_and(|stat| stat.kind == Kind::Directory);
+            match number(&name) {
+                Some(number) if is_directory => folders.push(Folder { number, path }),
+                _ if name == LOCK || is_temporary(&name) => {}
+                _ => strangers.push(name.to_string_lossy().into_owned()),
+            }
+        }
+        folders.sort_by_key(|folder| folder.number);
+        match strangers.is_empty() {
+            true => Ok(folders),
+            false => Err(Error::Strangers { keep: self.path.clone(), names: strangers }),
+        }
+    }
+
+    /// The one operation that has no end, if there is one.
+    pub(super) fn interrupted(&self, disk: &dyn Disk) -> Result<Option<Folder>, Error> {
+        let mut found: Option<Folder> = None;
+        for folder in self.folders(disk)? {
+            if engine::read::<Step>(disk, &folder.path.join(JOURNAL))?.ledger.outcome().is_some() {
+                continue;
+            }
+            if let Some(first) = found {
+                let (first, second) = (first.number, folder.number);
+                return Err(Error::TwoInterrupted { keep: self.path.clone(), first, second });
+            }
+            found = Some(folder);
+        }
+        Ok(found)
+    }
+
+    /// The folder of the next operation; it does not exist yet.
+    pub(super) fn next(&self, disk: &dyn Disk, title: &str) -> Result<Folder, Error> {
+        let number = self.folders(disk)?.last().map_or(1, |last| last.number + 1);
+        Ok(Folder { number, path: self.path.join(format!("{number:04}-{title}")) })
+    }
+}
+
+fn is_temporary(name: &OsStr) -> bool {
+    name == UNBORN || name.to_str().is_some_and(|name| name.starts_with(SCRATCH))
+}
+
+/// The number in a folder's name, `0007-rebuild`.
+fn number(name: &OsStr) -> Option<u32> {
+    let (digits, title) = name.to_str()?.split_once('-')?;
+    let is_number = digits.len() >= 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && !title.is_empty()).then(|| digits.parse().ok())?
+}

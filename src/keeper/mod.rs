@@ -1,0 +1,273 @@
+//! The front desk: opens a palace, ends what was interrupted, and runs operations on it.
+//!
+//! [`open`] is what a program calls that wants a palace in order: it recovers first, and says what it did. A [`Keeper`] holds
+//! the locks for as long as it lives; [`look`] only reads.
+
+mod error;
+mod keep;
+mod neighbours;
+mod view;
+
+pub use error::Error;
+pub use view::{History, OperationView, look, preview_recovery};
+
+use crate::disk::{Disk, Lock, Poison, RealDisk};
+use crate::engine::{self, Begin, Direction, Ledger, Operation, Outcome, Plan, Verdict, Watch};
+use crate::ops::rebuild::{self, Rebuild, StoreFiles};
+use crate::ops::{Step, World};
+use crate::store::chroma::{self, Limits, Loss, Route, Source, survey};
+use keep::{Folder, Keep};
+use std::path::{Path, PathBuf};
+
+/// A palace, locked for writing.
+pub struct Keeper {
+    palace: PathBuf,
+    keep: Keep,
+    _locks: Vec<Lock>,
+}
+
+/// A palace that is in order, and how it came to be.
+pub struct Opened {
+    /// The palace.
+    pub keeper: Keeper,
+    /// What had been cut short, and how it ended now; `None` where nothing had been.
+    pub recovered: Option<Ended>,
+}
+
+/// An operation that has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its number.
+    pub number: u32,
+    /// What it was for.
+    pub title: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it gave up, where it did.
+    pub aborted: Option<String>,
+    /// Bytes of a torn end of its journal that were dropped; 0 where it was whole.
+    pub torn_bytes: u64,
+    /// Its folder in the keep.
+    pub folder: PathBuf,
+}
+
+/// An interrupted operation, and what recovering it would do.
+pub struct Preview {
+    /// Its number.
+    pub number: u32,
+    /// What it was for.
+    pub title: String,
+    /// Which way recovery goes.
+    pub direction: Direction,
+    /// What would be done with each step, in the order of doing.
+    pub steps: Vec<(String, Verdict)>,
+}
+
+/// What a rebuild would do.
+pub struct Proposal {
+    /// What is going to be run.
+    pub plan: Plan<Step>,
+    /// What cannot be carried over.
+    pub losses: Vec<Loss>,
+    /// The collections, with their counts.
+    pub collections: Vec<ProposedCollection>,
+    /// chromadb's format, kept.
+    pub format: String,
+    /// Bytes that must be free.
+    pub bytes_needed: u64,
+    /// Bytes that are free.
+    pub bytes_free: u64,
+}
+
+/// A collection in a proposal.
+pub struct ProposedCollection {
+    /// Its name.
+    pub name: String,
+    /// Records in it.
+    pub records: u64,
+    /// Writes that wait to be applied, carried over as they are.
+    pub pending: u64,
+    /// The way its vectors take.
+    pub route: Route,
+}
+
+/// Opens a palace for writing, and first ends whatever was interrupted on it.
+///
+/// # Errors
+/// [`Error::InUse`] where somebody else has it open; [`Error::Refused`] and [`Error::Interrupted`] where the recovery did not
+/// come to its end; the palace has then not been touched, or the next recovery goes on.
+pub fn open(palace: &Path) -> Result<Opened, Error> {
+    let mut keeper = Keeper::lock(palace)?;
+    let recovered = keeper.recover(&mut ())?;
+    Ok(Opened { keeper, recovered })
+}
+
+impl Keeper {
+    /// Locks a palace. The keep is made where there is none.
+    pub fn lock(palace: &Path) -> Result<Keeper, Error> {
+        let palace = resolve(palace)?;
+        let disk = RealDisk::new();
+        let keep = Keep::find_or_create(&disk, &palace)?;
+        let locks = neighbours::shut_out(&palace, &keep)?;
+        keep.tidy(&disk)?;
+        Ok(Keeper { palace, keep, _locks: locks })
+    }
+
+    /// The palace's directory, symbolic links resolved.
+    pub fn palace(&self) -> &Path {
+        &self.palace
+    }
+
+    /// Ends the interrupted operation, if there is one: forward where it was committed, back where it was not.
+    pub fn recover(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
+        let disk = RealDisk::new();
+        let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
+        let (mut operation, entry) = self.pick_up(&disk, &folder)?;
+        let mut world = World::new(&disk, &self.palace, &folder.path, &entry.begin.plan);
+        match operation.recover(&mut world, watch) {
+            Ok(outcome) => Ok(Some(ended(&folder, &entry, operation.ledger(), outcome))),
+            Err(error) => Err(self.interrupted(&folder, error)),
+        }
+    }
+
+    /// Goes on with the interrupted operation from where it was cut short, if the journal allows it.
+    pub fn resume(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
+        let disk = RealDisk::new();
+        let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
+        let (operation, entry) = self.pick_up(&disk, &folder)?;
+        self.drive(&disk, &folder, operation, &entry, watch).map(Some)
+    }
+
+    /// Reads the palace and plans a rebuild. Nothing is changed.
+    pub fn propose_rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+        propose(&self.palace, self.keep.path(), self.keep.path(), limits, watch)
+    }
+
+    /// Runs a rebuild that was proposed.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] before anything has happened; [`Error::RolledBack`] where it failed and the palace is as it was;
+    /// [`Error::Interrupted`] where it could be neither finished nor undone now.
+    pub fn rebuild(&mut self, proposal: Proposal, watch: &mut dyn Watch) -> Result<Ended, Error> {
+        if proposal.bytes_needed > proposal.bytes_free {
+            let (needed, free) = (proposal.bytes_needed, proposal.bytes_free);
+            return Err(Error::NoSpace { path: self.keep.path().to_owned(), needed, free });
+        }
+        let disk = RealDisk::new();
+        let folder = self.keep.next(&disk, "rebuild")?;
+        let began_at = jiff::Timestamp::now().as_second();
+        let begin = Begin { number: folder.number, title: "rebuild".into(), began_at, plan: proposal.plan };
+        let operation = Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin)?;
+        drop(operation);
+        let (operation, entry) = self.pick_up(&disk, &folder)?;
+        self.drive(&disk, &folder, operation, &entry, watch)
+    }
+
+    fn pick_up<'d>(
+        &self,
+        disk: &'d RealDisk,
+        folder: &Folder,
+    ) -> Result<(Operation<'d, Step>, engine::Entry<Step>), Error> {
+        Ok(Operation::open(disk, &folder.path)?)
+    }
+
+    /// Drives an operation forward. Where that fails before the commit, it is undone by what undoes it after a crash: a
+    /// fresh look at the disk, and the same walk.
+    fn drive(
+        &self,
+        disk: &RealDisk,
+        folder: &Folder,
+        mut operation: Operation<Step>,
+        entry: &engine::Entry<Step>,
+        watch: &mut dyn Watch,
+    ) -> Result<Ended, Error> {
+        let mut world = World::new(disk, &self.palace, &folder.path, &entry.begin.plan);
+        let failed = match operation.run(&mut world, watch) {
+            Ok(outcome) => return Ok(ended(folder, entry, operation.ledger(), outcome)),
+            Err(failed @ (engine::Error::Stopped { .. } | engine::Error::CannotResume)) => return Err(failed.into()),
+            Err(failed) => failed,
+        };
+        // After a failed sync nothing this process reads proves anything (invariant I7).
+        if operation.ledger().is_committed() || disk.poison() == Some(Poison::Sync) {
+            return Err(self.interrupted(folder, failed));
+        }
+        drop((operation, world));
+        let disk = RealDisk::new();
+        let (mut operation, entry) = self.pick_up(&disk, folder)?;
+        let mut world = World::new(&disk, &self.palace, &folder.path, &entry.begin.plan);
+        match operation.abort(failed.to_string(), &mut world, watch) {
+            Ok(_) => Err(Error::RolledBack { number: folder.number, source: failed }),
+            Err(error) => Err(self.interrupted(folder, error)),
+        }
+    }
+
+    fn interrupted(&self, folder: &Folder, source: engine::Error) -> Error {
+        let (palace, folder) = (self.palace.clone(), folder.path.clone());
+        match source {
+            engine::Error::Refused { .. } => Error::Refused { palace, folder, source },
+            source => Error::Interrupted { folder, source },
+        }
+    }
+}
+
+/// Reads a palace and plans a rebuild without a lock and without writing anything, the keep included.
+pub fn propose_rebuild(palace: &Path, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+    let palace = resolve(palace)?;
+    let scratch = std::env::temp_dir();
+    let space = Keep::place(&RealDisk::new(), &palace)?;
+    propose(&palace, &scratch, &space, limits, watch)
+}
+
+fn propose(
+    palace: &Path,
+    scratch: &Path,
+    space: &Path,
+    limits: Limits,
+    watch: &mut dyn FnMut(),
+) -> Result<Proposal, Error> {
+    let disk = RealDisk::new();
+    let files = StoreFiles::look(&disk, palace)?;
+    let source = Source::open(palace, scratch)?;
+    let Some(mut files) = files else { return Err(chroma::Error::NotAPalace(palace.to_owned()).into()) };
+    let survey = survey(&source, limits, watch)?;
+    files.look_at_segments(&disk, palace, &survey)?;
+    let Rebuild { plan, bytes_needed } = rebuild::plan(source.format(), &files, &survey);
+    let blueprint = plan.steps.iter().find_map(|step| match step {
+        Step::Chroma(chroma::Step::CreateStore(blueprint)) => Some(blueprint.collections.clone()),
+        _ => None,
+    });
+    let collections = survey.collections.iter().zip(blueprint.unwrap_or_default());
+    let collections = collections.map(|(one, new)| ProposedCollection {
+        name: new.name,
+        records: one.totals.records,
+        pending: one.totals.pending,
+        route: new.route,
+    });
+    let collections = collections.collect();
+    let format = source.format().name.clone();
+    let bytes_free = disk.space(space)?;
+    Ok(Proposal { plan, losses: survey.losses, collections, format, bytes_needed, bytes_free })
+}
+
+fn ended(folder: &Folder, entry: &engine::Entry<Step>, ledger: &Ledger, outcome: Outcome) -> Ended {
+    Ended {
+        number: folder.number,
+        title: entry.begin.title.clone(),
+        outcome,
+        aborted: ledger.aborted().map(str::to_owned),
+        torn_bytes: match entry.tail {
+            crate::journal::Tail::Clean => 0,
+            crate::journal::Tail::Torn { bytes, .. } => bytes,
+        },
+        folder: folder.path.clone(),
+    }
+}
+
+/// The real directory behind a path: what is renamed and locked is the palace, never a link to it.
+pub(crate) fn resolve(palace: &Path) -> Result<PathBuf, Error> {
+    let real = palace.canonicalize().map_err(|_| chroma::Error::NoDirectory(palace.to_owned()))?;
+    match real.is_dir() {
+        true => Ok(real),
+        false => Err(chroma::Error::NotADirectory(palace.to_owned()).into()),
+    }
+}

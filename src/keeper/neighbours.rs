@@ -1,0 +1,92 @@
+//! Who else is there: other keepers, MemPalace's writers, and processes that merely have the palace open.
+//!
+//! An idle Chroma client holds no lock that could be seen, and goes on writing to files that have been replaced; so beside
+//! both locks there is a look through the open files of all processes (CHROMA.md §6).
+//!
+//! # Limits
+//! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.
+
+use super::{Error, keep::Keep};
+use crate::disk::Lock;
+use crate::store::chroma::DATABASE;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Takes every lock there is, and makes sure that nobody has the palace's store open.
+pub(super) fn shut_out(palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
+    let mut locks = vec![take(&keep.lock_file(), "another palacekeeper")?];
+    if let Some(path) = mempalace_lock(palace) {
+        locks.push(take(&path, "a MemPalace writer")?);
+    }
+    match find_user(palace) {
+        Some(who) => Err(Error::InUse { who }),
+        None => Ok(locks),
+    }
+}
+
+fn take(path: &Path, who: &str) -> Result<Lock, Error> {
+    match Lock::try_exclusive(path)? {
+        Some(mut lock) => {
+            // MemPalace's layout: a NUL that Windows locks, then the holder.
+            lock.sign(format!("\0{} palacekeeper", std::process::id()).as_bytes())?;
+            Ok(lock)
+        }
+        None => Err(Error::InUse { who: format!("{who} ({}) holds {}", Lock::holder(path), path.display()) }),
+    }
+}
+
+/// MemPalace's own writer lock of this palace (CHROMA.md §6.2); `None` where MemPalace has never run for this user.
+fn mempalace_lock(palace: &Path) -> Option<PathBuf> {
+    let home = std::env::home_dir()?.join(".mempalace");
+    if !home.is_dir() {
+        return None;
+    }
+    let locks = home.join("locks");
+    fs::create_dir_all(&locks).ok()?;
+    let hash = Sha256::digest(palace.as_os_str().as_bytes());
+    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Some(locks.join(format!("mine_palace_{hash}.lock")))
+}
+
+/// A process other than this one that has a file of the store open.
+fn find_user(palace: &Path) -> Option<String> {
+    let files = store_files(palace);
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if pid == std::process::id() {
+            continue;
+        }
+        for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let Ok(metadata) = fs::metadata(descriptor.path()) else { continue };
+            if let Some(file) = files.get(&(metadata.dev(), metadata.ino())) {
+                let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                return Some(format!("process {pid} ({}) has {} open", name.trim(), file.display()));
+            }
+        }
+    }
+    None
+}
+
+/// The database with its siblings and all files of all segments, by what they are rather than by name.
+fn store_files(palace: &Path) -> HashMap<(u64, u64), PathBuf> {
+    let mut files = HashMap::new();
+    let mut note = |path: PathBuf| {
+        if let Ok(metadata) = fs::symlink_metadata(&path) {
+            files.insert((metadata.dev(), metadata.ino()), path);
+        }
+    };
+    for entry in fs::read_dir(palace).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_segment = name.to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok());
+        if name.as_bytes().starts_with(DATABASE.as_bytes()) {
+            note(entry.path());
+        } else if is_segment {
+            fs::read_dir(entry.path()).into_iter().flatten().flatten().for_each(|file| note(file.path()));
+        }
+    }
+    files
+}

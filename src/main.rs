@@ -1,0 +1,7 @@
+//! The command line of palacekeeper.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    palacekeeper::cli::main()
+}

@@ -1,0 +1,281 @@
+//! Plans a rebuild: a new store of the same format, made from everything that can be read of the old one.
+//!
+//! Until the pivot the palace only gains things that nothing names. The pivot is one rename, of the new database over the
+//! old; SPEC.md, "The rebuild", draws the order of the steps and why it is this one.
+
+use super::names::{ASIDE, BACKUP, STAGING};
+use super::step::Step;
+use crate::disk::{self, Disk, Kind};
+use crate::engine::Plan;
+use crate::store::chroma::{
+    self, Batch, Blueprint, Collection, DATABASE, Expected, ExpectedCollection, Format, NewCollection, QueueBatch,
+    Refill, Renamed, Route, Survey, Surveyed, siblings,
+};
+use crate::tree::{self, Copy, Fingerprint, Spot};
+use std::path::Path;
+
+/// Room for what is not counted: directories, the journal, SQLite's rollback journal.
+const SLACK_BYTES: u64 = 8 << 20;
+
+/// The files a rebuild reads and replaces, as they were before they were read.
+pub struct StoreFiles {
+    database: Entry,
+    siblings: Vec<Entry>,
+    segments: Vec<Entry>,
+    /// Siblings that are not there, and must not appear.
+    absent: Vec<String>,
+}
+
+struct Entry {
+    name: String,
+    fingerprint: Fingerprint,
+    /// Names of the files in a directory.
+    files: Vec<String>,
+    bytes: u64,
+}
+
+impl StoreFiles {
+    /// Looks at the database and its siblings; must be called before the database is read, so that whoever writes to it
+    /// later is noticed.
+    pub fn look(disk: &dyn Disk, palace: &Path) -> disk::Result<Option<StoreFiles>> {
+        let Some(database) = Entry::look(disk, palace, DATABASE)? else { return Ok(None) };
+        let (mut present, mut absent) = (Vec::new(), Vec::new());
+        for name in siblings(DATABASE) {
+            match Entry::look(disk, palace, &name)? {
+                Some(entry) => present.push(entry),
+                None => absent.push(name),
+            }
+        }
+        Ok(Some(StoreFiles { database, siblings: present, segments: Vec::new(), absent }))
+    }
+
+    /// Looks at the directories of the segments that the collections name.
+    pub fn look_at_segments(&mut self, disk: &dyn Disk, palace: &Path, survey: &Survey) -> disk::Result<()> {
+        for name in survey.collections.iter().filter_map(|one| one.collection.vector.as_deref()) {
+            self.segments.extend(Entry::look(disk, palace, name)?);
+        }
+        Ok(())
+    }
+
+    fn segment(&self, name: &Option<String>) -> Option<&Entry> {
+        self.segments.iter().find(|entry| Some(&entry.name) == name.as_ref())
+    }
+
+    /// Whether reading the database takes a copy of it.
+    fn is_hot(&self) -> bool {
+        !self.siblings.is_empty()
+    }
+}
+
+impl Entry {
+    fn look(disk: &dyn Disk, palace: &Path, name: &str) -> disk::Result<Option<Entry>> {
+        let path = palace.join(name);
+        let Some(fingerprint) = Fingerprint::of(disk, &path)? else { return Ok(None) };
+        let mut files = Vec::new();
+        let mut bytes = 0;
+        match disk.stat(&path)? {
+            Some(stat) if stat.kind == Kind::Directory => {
+                for file in disk.list(&path)? {
+                    bytes += disk.stat(&path.join(&file))?.map_or(0, |stat| stat.allocated);
+                    files.push(file.to_string_lossy().into_owned());
+                }
+            }
+            stat => bytes = stat.map_or(0, |stat| stat.allocated),
+        }
+        Ok(Some(Entry { name: name.to_owned(), fingerprint, files, bytes }))
+    }
+}
+
+/// A plan, and what a person wants to know before saying yes to it.
+pub struct Rebuild {
+    /// The plan.
+    pub plan: Plan<Step>,
+    /// Bytes that must be free where the keep is.
+    pub bytes_needed: u64,
+}
+
+/// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
+pub fn plan(format: &Format, files: &StoreFiles, survey: &Survey) -> Rebuild {
+    let mut numbers = Numbers { next: survey.sequence_max + 1 };
+    let mut blueprint = Blueprint {
+        format: format.name.clone(),
+        collections: survey.collections.iter().map(|one| new_collection(files, one)).collect(),
+    };
+    let batches = upserts(&survey.batches, &mut blueprint, &mut numbers);
+    let pending = pending_writes(&survey.collections, &blueprint, &mut numbers);
+    let sentinel = sentinel(survey, &blueprint, &numbers);
+    let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
+    let expected = expected(survey, &blueprint);
+
+    let mut steps = vec![tree(tree::Step::CreateDir { target: Spot::operation(STAGING) }), backup(files)];
+    steps.push(Step::Chroma(chroma::Step::CreateStore(blueprint.clone())));
+    steps.extend(batches);
+    steps.extend(survey.queue.iter().map(|batch: &QueueBatch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
+    steps.extend(pending);
+    steps.extend(sentinel);
+    if format.deferred().next().is_some() {
+        steps.push(Step::Chroma(chroma::Step::BuildIndexes { bytes: row_bytes }));
+    }
+    steps.extend(copy_segments(files, &blueprint));
+    steps.push(Step::Chroma(chroma::Step::Verify(expected)));
+    steps.push(tree(tree::Step::Sync { target: staged(DATABASE) }));
+    let pivot = commit(&mut steps, files, &blueprint);
+    let bytes_needed = bytes_needed(files, survey, &blueprint);
+    Rebuild { plan: Plan { steps, pivot }, bytes_needed }
+}
+
+/// Hands out sequence numbers above every number in use.
+struct Numbers {
+    next: i64,
+}
+
+impl Numbers {
+    fn take(&mut self, count: u64) -> i64 {
+        let first = self.next;
+        self.next += count as i64;
+        first
+    }
+}
+
+fn new_collection(files: &StoreFiles, surveyed: &Surveyed) -> NewCollection {
+    let Collection { id, name, topic, metadata, vector, .. } = &surveyed.collection;
+    let fresh = || uuid::Uuid::new_v4().to_string();
+    let new_id = fresh();
+    let route = match &surveyed.unsound {
+        Some(why) => Route::Queue { why: why.clone() },
+        None if files.segment(vector).is_some() => Route::Segment,
+        None => Route::Unpersisted,
+    };
+    let keeps_numbers = route.keeps_segment();
+    NewCollection {
+        name: name.clone(),
+        topic: Renamed { old: Some(topic.clone()), new: topic.replace(id.as_str(), &new_id) },
+        id: Renamed { old: Some(id.clone()), new: new_id },
+        metadata: Renamed { old: metadata.clone(), new: fresh() },
+        vector: Renamed { old: vector.clone(), new: fresh() },
+        metadata_sequence: Some(surveyed.collection.metadata_sequence).filter(|number| keeps_numbers && *number > 0),
+        vector_sequence: surveyed.collection.vector_sequence.filter(|_| keeps_numbers),
+        route,
+    }
+}
+
+/// One step for each batch. Vectors that go into the queue get their numbers here, and with the last of them the number of
+/// the last applied write of their collection.
+fn upserts(batches: &[Batch], blueprint: &mut Blueprint, numbers: &mut Numbers) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for batch in batches {
+        let mut refills = Vec::new();
+        for (collection, vectors) in &batch.vectors {
+            let new = &mut blueprint.collections[*collection as usize];
+            if !new.route.keeps_segment() {
+                let first = numbers.take(u64::from(*vectors));
+                new.metadata_sequence = Some(first + i64::from(*vectors) - 1);
+                refills.push(Refill { collection: *collection, first, vectors: *vectors });
+            }
+        }
+        steps.push(Step::Chroma(chroma::Step::UpsertBatch { batch: batch.clone(), refills }));
+    }
+    steps
+}
+
+fn pending_writes(surveyed: &[Surveyed], blueprint: &Blueprint, numbers: &mut Numbers) -> Vec<Step> {
+    let waiting = surveyed.iter().zip(&blueprint.collections).zip(0..);
+    let waiting = waiting.filter(|((one, new), _)| one.totals.pending > 0 && !new.route.keeps_segment());
+    let steps = waiting.map(|((one, _), collection)| {
+        let writes = one.totals.pending;
+        let applied = one.collection.metadata_sequence;
+        Step::Chroma(chroma::Step::PendingWrites { collection, applied, first: numbers.take(writes), writes })
+    });
+    steps.collect()
+}
+
+/// Needed only where the old palace was in the state that rule R2 describes.
+fn sentinel(survey: &Survey, blueprint: &Blueprint, numbers: &Numbers) -> Option<Step> {
+    let has_refills = numbers.next > survey.sequence_max + 1;
+    if has_refills || survey.queue_max >= survey.sequence_max {
+        return None;
+    }
+    let highest = survey.collections.iter().zip(&blueprint.collections).zip(0..).find_map(|((one, _), collection)| {
+        let is_highest = one.collection.metadata_sequence.max(one.persisted) == survey.sequence_max;
+        one.last.filter(|_| is_highest).map(|rowid| (collection, rowid))
+    });
+    let (collection, rowid) = highest?;
+    Some(Step::Chroma(chroma::Step::Sentinel { collection, rowid, sequence: survey.sequence_max }))
+}
+
+fn expected(survey: &Survey, blueprint: &Blueprint) -> Expected {
+    let pairs = survey.collections.iter().zip(&blueprint.collections);
+    Expected {
+        collections: pairs.map(|(one, new)| ExpectedCollection::new(&one.totals, &new.route)).collect(),
+        unowned: ExpectedCollection::new(&survey.unowned, &Route::Unpersisted),
+        bytes: survey.collections.iter().map(|one| one.totals.row_bytes + one.totals.vector_bytes).sum(),
+    }
+}
+
+fn backup(files: &StoreFiles) -> Step {
+    let entries = [&files.database].into_iter().chain(&files.siblings).chain(&files.segments);
+    let (names, bytes): (Vec<_>, Vec<_>) = entries.map(|entry| (entry.name.clone(), entry.bytes)).unzip();
+    let (source, target) = (Spot::palace(""), Spot::operation(BACKUP));
+    tree(tree::Step::Backup(Copy { source, names, target, bytes: bytes.iter().sum() }))
+}
+
+fn copy_segments(files: &StoreFiles, blueprint: &Blueprint) -> Vec<Step> {
+    let kept = kept_segments(files, blueprint);
+    let steps = kept.map(|(entry, new)| {
+        let (source, target) = (Spot::palace(&*entry.name), staged(new));
+        tree(tree::Step::Copy(Copy { source, names: entry.files.clone(), target, bytes: entry.bytes }))
+    });
+    steps.collect()
+}
+
+fn kept_segments<'f>(files: &'f StoreFiles, blueprint: &'f Blueprint) -> impl Iterator<Item = (&'f Entry, &'f str)> {
+    let kept = blueprint.collections.iter().filter(|new| new.route == Route::Segment);
+    kept.filter_map(|new| Some((files.segment(&new.vector.old)?, &*new.vector.new)))
+}
+
+/// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
+fn commit(steps: &mut Vec<Step>, files: &StoreFiles, blueprint: &Blueprint) -> u32 {
+    steps.push(tree(tree::Step::CreateDir { target: Spot::operation(ASIDE) }));
+    for (_, new) in kept_segments(files, blueprint) {
+        steps.push(tree(tree::Step::Place { source: staged(new), target: Spot::palace(new) }));
+    }
+    let expects = files.database.fingerprint;
+    let (source, aside) = (Spot::palace(DATABASE), Spot::operation(ASIDE).join(DATABASE));
+    steps.push(tree(tree::Step::LinkAside { source: source.clone(), target: aside.clone(), expects }));
+    let pivot = steps.len() as u32;
+    // A stale journal or log of the old database would destroy the new one: both belong to a name, not to a file.
+    steps.extend(files.siblings.iter().map(set_aside));
+    let absent = files.absent.iter().map(|name| Spot::palace(&**name)).collect();
+    steps.push(tree(tree::Step::Replace { source: staged(DATABASE), target: source, expects, aside, absent }));
+    steps.extend(files.segments.iter().map(set_aside));
+    steps.push(tree(tree::Step::Delete { target: Spot::operation(STAGING) }));
+    pivot
+}
+
+fn set_aside(entry: &Entry) -> Step {
+    let (source, target) = (Spot::palace(&*entry.name), Spot::operation(ASIDE).join(&entry.name));
+    tree(tree::Step::RenameAside { source, target, expects: entry.fingerprint })
+}
+
+/// Backup and new store side by side, and a copy to read from where one is needed.
+fn bytes_needed(files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> u64 {
+    let database = files.database.bytes + files.siblings.iter().map(|entry| entry.bytes).sum::<u64>();
+    let backup = database + files.segments.iter().map(|entry| entry.bytes).sum::<u64>();
+    let segments: u64 = kept_segments(files, blueprint).map(|(entry, _)| entry.bytes).sum();
+    let pairs = survey.collections.iter().zip(&blueprint.collections);
+    let refilled: u64 = pairs
+        .filter(|(_, new)| !new.route.keeps_segment())
+        .map(|(one, _)| one.totals.vector_bytes + 128 * one.totals.vectors)
+        .sum();
+    let scratch = if files.is_hot() { database } else { 0 };
+    // A store filled batch by batch is now and then a little larger than the one it came from.
+    backup + segments + refilled + scratch + database + database / 4 + SLACK_BYTES
+}
+
+fn staged(name: &str) -> Spot {
+    Spot::operation(STAGING).join(name)
+}
+
+fn tree(step: tree::Step) -> Step {
+    Step::Tree(step)
+}

@@ -1,0 +1,80 @@
+//! How a new store differs from the one it is made from: names, and the way the vectors take.
+
+use serde::{Deserialize, Serialize};
+
+/// What a new store is going to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blueprint {
+    /// Name of its [`super::Format`].
+    pub format: String,
+    /// Its collections.
+    pub collections: Vec<NewCollection>,
+}
+
+/// A collection under its old and new names. New UUIDs let the old and the new store lie side by side until one rename
+/// decides (rule R9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewCollection {
+    /// What people call it.
+    pub name: String,
+    /// Its UUID, old and new.
+    pub id: Renamed,
+    /// Its topic in the queue, old and new.
+    pub topic: Renamed,
+    /// Its metadata segment, old and new.
+    pub metadata: Renamed,
+    /// Its vector segment, old and new.
+    pub vector: Renamed,
+    /// The way its vectors take.
+    pub route: Route,
+    /// `max_seq_id` of its metadata segment; no row where `None`.
+    pub metadata_sequence: Option<i64>,
+    /// `max_seq_id` of its vector segment; no row where `None`.
+    pub vector_sequence: Option<i64>,
+}
+
+/// An old name, if there was one, and the new one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// `None` where the old store had lost it.
+    pub old: Option<String>,
+    /// The new name.
+    pub new: String,
+}
+
+/// The way the vectors of a collection take into the new store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Route {
+    /// The segment is sound: its directory is copied, the graph stays as it is.
+    Segment,
+    /// There is no segment yet: all vectors are in the queue, and stay there.
+    Unpersisted,
+    /// The segment is not sound: every vector that can be read goes into the queue, from which chromadb builds the graph
+    /// anew at its first read (CHROMA.md §4a).
+    Queue {
+        /// What is wrong with the segment.
+        why: String,
+    },
+}
+
+/// Numbers in the queue for the vectors of one collection in one batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refill {
+    /// Index of the collection in the blueprint.
+    pub collection: u32,
+    /// Sequence number of the first vector.
+    pub first: i64,
+    /// How many there are.
+    pub vectors: u32,
+}
+
+impl Blueprint {
+    /// Every old name with its new one.
+    pub(super) fn renamed(&self) -> impl Iterator<Item = (&str, &str)> {
+        let names = self
+            .collections
+            .iter()
+            .flat_map(|collection| [&collection.id, &collection.topic, &collection.metadata, &collection.vector]);
+        names.filter_map(|renamed| Some((renamed.old.as_deref()?, &*renamed.new)))
+    }
+}

@@ -1,0 +1,166 @@
+//! The collections of a palace and how far their writes have been applied.
+
+use super::error::{During, Error};
+use super::{Source, pickle};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension};
+use std::path::PathBuf;
+
+/// How a collection measures distance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Vectors are stored normalised, with their length beside them.
+    Cosine,
+    /// Euclidean or inner product: vectors are stored as they came.
+    Plain,
+}
+
+/// A collection and its two segments.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// Its UUID.
+    pub id: String,
+    /// Its name, unique within its database.
+    pub name: String,
+    /// Floats in a vector; unknown until the first write.
+    pub dimension: Option<i64>,
+    /// The name its rows go by in `embeddings_queue`.
+    pub topic: String,
+    /// How it measures distance.
+    pub space: Space,
+    /// Segment of ids, metadata and documents.
+    pub metadata: Option<String>,
+    /// Segment of vectors; also the name of its directory.
+    pub vector: Option<String>,
+    /// Last write applied to the metadata; 0 where none was.
+    pub metadata_sequence: i64,
+    /// Last write persisted in the HNSW files, where the database says so.
+    pub vector_sequence: Option<i64>,
+}
+
+impl Collection {
+    /// Reads all collections, in the order chromadb lists them.
+    pub fn all(source: &Source) -> Result<Vec<Collection>, Error> {
+        let columns =
+            columns(&source.connection, "main", "collections").during(&source.database, "reading its schema")?;
+        let column =
+            |name: &str| if columns.iter().any(|column| column == name) { name.to_owned() } else { "NULL".into() };
+        let (topic, config, schema) = (column("topic"), column("config_json_str"), column("schema_str"));
+        let sql = format!("SELECT id, name, dimension, {topic}, {config}, {schema} FROM collections ORDER BY rowid");
+        let rows = || {
+            let mut query = source.connection.prepare(&sql)?;
+            let rows = query.query_map([], |row| {
+                let texts: [Option<String>; 3] = [row.get(3)?, row.get(4)?, row.get(5)?];
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, texts))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<(String, String, Option<i64>, _)>>>()
+        };
+        let rows = rows().during(&source.database, "reading its collections")?;
+        rows.into_iter().map(|(id, name, dimension, texts)| read_one(source, id, name, dimension, texts)).collect()
+    }
+
+    /// The directory of its HNSW files; it need not exist.
+    pub fn segment_directory(&self, source: &Source) -> Option<PathBuf> {
+        self.vector.as_ref().map(|segment| source.directory.join(segment))
+    }
+}
+
+fn read_one(
+    source: &Source,
+    id: String,
+    name: String,
+    dimension: Option<i64>,
+    [topic, config, schema]: [Option<String>; 3],
+) -> Result<Collection, Error> {
+    let segment = |scope: &str| {
+        let sql = "SELECT id FROM segments WHERE collection = ?1 AND scope = ?2";
+        let segment = source.connection.query_row(sql, [&id, scope], |row| row.get::<_, String>(0)).optional();
+        segment.during(&source.database, "reading its segments")
+    };
+    let (metadata, vector) = (segment("METADATA")?, segment("VECTOR")?);
+    if let Some(segment) = vector.iter().chain(&metadata).find(|segment| uuid::Uuid::parse_str(segment).is_err()) {
+        let what = format!("collection “{name}” names a segment “{segment}”, which is not a UUID");
+        return Err(Error::Unreadable { path: source.database.clone(), what });
+    }
+    let space = space(source, config.as_deref(), schema.as_deref(), vector.as_deref())?;
+    Ok(Collection {
+        topic: topic.unwrap_or_else(|| topic_of(&id)),
+        metadata_sequence: sequence(source, metadata.as_deref())?.unwrap_or(0),
+        vector_sequence: sequence(source, vector.as_deref())?,
+        id,
+        name,
+        dimension,
+        space,
+        metadata,
+        vector,
+    })
+}
+
+/// The topic of a collection (CHROMA.md §2.1).
+pub(super) fn topic_of(collection: &str) -> String {
+    format!("persistent://default/default/{collection}")
+}
+
+/// Names of a table's columns; none where there is no such table.
+pub(super) fn columns(connection: &Connection, schema: &str, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut query = connection.prepare_cached("SELECT name FROM pragma_table_info(?1, ?2)")?;
+    query.query_map([table, schema], |row| row.get(0))?.collect()
+}
+
+/// `max_seq_id` of a segment: an integer or eight big-endian bytes, and either may be poisoned.
+fn sequence(source: &Source, segment: Option<&str>) -> Result<Option<i64>, Error> {
+    let Some(segment) = segment else { return Ok(None) };
+    let value = source
+        .connection
+        .query_row("SELECT seq_id FROM max_seq_id WHERE segment_id = ?1", [segment], |row| row.get::<_, Value>(0));
+    let value = match value.optional().during(&source.database, "reading its sequence numbers")? {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Integer(value)) => Some(value),
+        Some(Value::Blob(bytes)) => bytes.try_into().ok().map(i64::from_be_bytes),
+        Some(_) => None,
+    };
+    value.map(unpoison).filter(|value| *value >= 0).map(Some).ok_or_else(|| Error::Unreadable {
+        path: source.database.clone(),
+        what: format!("max_seq_id of segment {segment} is not a sequence number"),
+    })
+}
+
+/// Undoes what migration metadb 5 makes of an integer: leading 0x11 bytes, then the decimal digits as text (CHROMA.md §1.5).
+fn unpoison(value: i64) -> i64 {
+    let bytes = value.to_be_bytes();
+    let digits = bytes.iter().position(|byte| *byte != 0x11).unwrap_or(bytes.len());
+    match std::str::from_utf8(&bytes[digits..]) {
+        Ok(text) if value > 1 << 56 && text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().unwrap_or(value),
+        _ => value,
+    }
+}
+
+/// Where the space is written down depends on the version, and `collection_metadata` is not the place (CHROMA.md §1.4).
+fn space(source: &Source, config: Option<&str>, schema: Option<&str>, vector: Option<&str>) -> Result<Space, Error> {
+    let parse = |text: Option<&str>| text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let (config, schema) = (parse(config).unwrap_or_default(), parse(schema).unwrap_or_default());
+    let name = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let of_schema = name(&schema["keys"]["#embedding"]["float_list"]["vector_index"]["config"]["space"]);
+    let of_config = name(&config["vector_index"]["hnsw"]["space"]).filter(|space| space != "l2");
+    let of_segment = || {
+        let sql = "SELECT str_value FROM segment_metadata WHERE segment_id = ?1 AND key = 'hnsw:space'";
+        let found = source.connection.query_row(sql, [vector], |row| row.get::<_, Option<String>>(0)).optional();
+        found.during(&source.database, "reading its segments").map(Option::flatten)
+    };
+    let space = match of_schema.or(of_config) {
+        Some(space) => Some(space),
+        None => of_segment()?,
+    };
+    Ok(if space.as_deref() == Some("cosine") { Space::Cosine } else { Space::Plain })
+}
+
+/// Sequence numbers as the database holds them in a row of `embeddings_queue`, and those of the pickle.
+pub(super) fn persisted(collection: &Collection, summary: Option<&pickle::Summary>) -> i64 {
+    collection.vector_sequence.or(summary.and_then(|summary| summary.max_seq_id)).unwrap_or(0)
+}
+
+/// Whether a value is a vector of so many floats.
+pub(super) fn floats(value: ValueRef) -> Option<Vec<f32>> {
+    let (chunks, rest) = value.as_blob().ok()?.as_chunks::<4>();
+    rest.is_empty().then(|| chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}

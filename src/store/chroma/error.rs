@@ -1,0 +1,91 @@
+//! What can go wrong with a Chroma store.
+
+use super::{hnsw, pickle};
+use std::path::PathBuf;
+
+/// An error of the store, with what a person can do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The directory does not exist.
+    #[error("there is no directory {}; name the palace with --palace", .0.display())]
+    NoDirectory(PathBuf),
+    /// It exists and is no directory.
+    #[error("{} is not a directory; name the palace's directory with --palace", .0.display())]
+    NotADirectory(PathBuf),
+    /// The directory holds no database.
+    #[error("{} is not a palace: it holds no chroma.sqlite3", .0.display())]
+    NotAPalace(PathBuf),
+    /// The database is a link, or something that cannot be replaced by a rename.
+    #[error("{} is not a regular file; put the file itself into the palace, then try again", .0.display())]
+    NotAFile(PathBuf),
+    /// The file is no SQLite database.
+    #[error("{} is not an SQLite database (its first bytes are damaged); nothing was touched. Its HNSW segments may still hold the vectors: keep the directory as it is", .0.display())]
+    NotADatabase(PathBuf),
+    /// The database was written by a chromadb this program does not know.
+    #[error("{} was written by a chromadb that this palacekeeper does not know (migrations {found}); it knows {known}", path.display())]
+    UnknownFormat {
+        /// The database.
+        path: PathBuf,
+        /// Migrations found, by directory.
+        found: String,
+        /// Versions known.
+        known: String,
+    },
+    /// SQLite refused.
+    #[error("{}: {doing}: {source}", path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's answer.
+        source: rusqlite::Error,
+    },
+    /// A copy to read from could not be made.
+    #[error("cannot make a copy of {} to read from: {source}", path.display())]
+    Scratch {
+        /// The database.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// An HNSW segment.
+    #[error("segment {}: {source}", path.display())]
+    Hnsw {
+        /// The segment's directory.
+        path: PathBuf,
+        /// What is wrong.
+        source: hnsw::Error,
+    },
+    /// An `index_metadata.pickle`.
+    #[error("{}: {source}", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pickle::Error,
+    },
+    /// The store holds something that cannot be understood.
+    #[error("{}: {what}", path.display())]
+    Unreadable {
+        /// The database.
+        path: PathBuf,
+        /// What cannot be understood.
+        what: String,
+    },
+    /// What was built is not what was read.
+    #[error("the new store is not equal to the old one: {0}")]
+    NotEqual(String),
+}
+
+/// Attaches to an SQLite error where it happened.
+pub(super) trait During<T> {
+    fn during(self, path: &std::path::Path, doing: &'static str) -> Result<T, Error>;
+}
+
+impl<T> During<T> for rusqlite::Result<T> {
+    fn during(self, path: &std::path::Path, doing: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Sqlite { path: path.to_owned(), doing, source })
+    }
+}

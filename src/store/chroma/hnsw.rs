@@ -1,0 +1,298 @@
+//! Reads the four binary files of an HNSW segment, without believing any of them.
+//!
+//! chromadb loads these files with almost no validation and crashes on what does not fit (CHROMA.md §3.5), so whatever is
+//! kept as it is has been looked through here first: every length, every link, every level. The files are read at
+//! positions, never mapped: a file that shrinks under a map kills the process.
+//!
+//! # Limits
+//! [`Hnsw::inspect`] holds one byte for each element.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+const HEADER_BYTES: usize = 100;
+/// Elements read at a time while walking through a segment.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// hnswlib draws levels from a geometric distribution; no real graph comes near this.
+const LEVEL_MAX: u64 = 64;
+/// More links or dimensions than this are no index that chromadb built.
+const WIDTH_MAX: u64 = 1 << 20;
+
+/// An HNSW segment whose header makes sense.
+#[derive(Debug)]
+pub struct Hnsw {
+    header: Header,
+    level0: File,
+    level0_bytes: u64,
+    lengths: File,
+}
+
+/// `header.bin`, as far as it is needed (CHROMA.md §3.1).
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    count: u64,
+    element_bytes: u64,
+    vector_at: u64,
+    label_at: u64,
+    links_max: u64,
+    links_max_level0: u64,
+    level_max: i32,
+    entry: u32,
+}
+
+/// One element of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Its place in the files.
+    pub slot: u64,
+    /// The label the pickle knows it by.
+    pub label: u64,
+    /// Whether it has been deleted.
+    pub is_deleted: bool,
+}
+
+/// What is wrong with a segment.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file is missing or cannot be read.
+    #[error("{name}: {source}")]
+    Io {
+        /// Name of the file.
+        name: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file does not hold what the others say.
+    #[error("{name}: {what}")]
+    Unsound {
+        /// Name of the file.
+        name: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+const HEADER: &str = "header.bin";
+const LEVEL0: &str = "data_level0.bin";
+const LENGTHS: &str = "length.bin";
+const LINKS: &str = "link_lists.bin";
+
+impl Hnsw {
+    /// Opens the segment in `directory`. Only the header is checked here.
+    pub fn open(directory: &Path) -> Result<Hnsw, Error> {
+        let open = |name| File::open(directory.join(name)).map_err(|source| Error::Io { name, source });
+        let header = Header::read(&open(HEADER)?)?;
+        let level0 = open(LEVEL0)?;
+        let level0_bytes = level0.metadata().map_err(|source| Error::Io { name: LEVEL0, source })?.len();
+        Ok(Hnsw { header, level0, level0_bytes, lengths: open(LENGTHS)? })
+    }
+
+    /// Elements the header counts, deleted ones among them.
+    pub fn count(&self) -> u64 {
+        self.header.count
+    }
+
+    /// Floats in a vector.
+    pub fn dimension(&self) -> u64 {
+        (self.header.label_at - self.header.vector_at) / 4
+    }
+
+    /// The vector of an element as it is stored, and the length it had before it was normalised (cosine only; in other
+    /// spaces that number is garbage). `None` where the files end before it.
+    pub fn vector(&self, slot: u64) -> Option<(Vec<f32>, f32)> {
+        if slot >= self.header.count {
+            return None;
+        }
+        let mut bytes = vec![0; 4 * self.dimension() as usize];
+        self.level0.read_exact_at(&mut bytes, slot * self.header.element_bytes + self.header.vector_at).ok()?;
+        let mut length = [0; 4];
+        self.lengths.read_exact_at(&mut length, slot * 4).ok()?;
+        let vector = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        Some((vector, f32::from_le_bytes(length)))
+    }
+
+    /// Walks through the elements that the files hold, in the order of the slots, and hands them on some at a time.
+    ///
+    /// The outer result is about the files, the inner one is the receiver's.
+    pub fn elements<E>(&self, receive: &mut dyn FnMut(&[Element]) -> Result<(), E>) -> Result<Result<(), E>, Error> {
+        let mut elements = Vec::new();
+        for first in self.chunk_starts() {
+            let chunk = self.chunk(first)?;
+            let parts = chunk.chunks_exact(self.header.element_bytes as usize).zip(first..);
+            elements.clear();
+            elements.extend(parts.map(|(bytes, slot)| {
+                let label = bytes[self.header.label_at as usize..].try_into().expect("a label is the last eight bytes");
+                Element { slot, label: u64::from_le_bytes(label), is_deleted: bytes[2] & 1 != 0 }
+            }));
+            if let Err(error) = receive(&elements) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Looks through every link of the graph.
+    ///
+    /// # Errors
+    /// What chromadb would crash on.
+    pub fn inspect(&self, directory: &Path) -> Result<(), Error> {
+        let header = &self.header;
+        if self.level0_bytes < header.count * header.element_bytes {
+            return unsound(LEVEL0, format!("it ends before its {} elements do", header.count));
+        }
+        let lengths = self.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len();
+        if lengths < header.count * 4 {
+            return unsound(LENGTHS, format!("it ends before its {} elements do", header.count));
+        }
+        if header.count == 0 {
+            return Ok(());
+        }
+        let levels = self.levels(directory)?;
+        match levels.get(header.entry as usize) {
+            Some(level) if i32::from(*level) == header.level_max => {}
+            _ => return unsound(HEADER, "the entry point does not lie on the highest level".into()),
+        }
+        for first in self.chunk_starts() {
+            for (bytes, slot) in self.chunk(first)?.chunks_exact(header.element_bytes as usize).zip(first..) {
+                self.check_links(LEVEL0, slot, bytes, header.links_max_level0, 0, &levels)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads `link_lists.bin`: the level of each element, with the links above the ground checked on a second pass.
+    fn levels(&self, directory: &Path) -> Result<Vec<u8>, Error> {
+        let mut levels = Vec::new();
+        self.link_lists(directory, &mut |_, lists| {
+            levels.push((lists.len() as u64 / self.level_bytes()) as u8);
+            Ok(())
+        })?;
+        self.link_lists(directory, &mut |slot, lists| {
+            for (index, bytes) in lists.chunks_exact(self.level_bytes() as usize).enumerate() {
+                self.check_links(LINKS, slot, bytes, self.header.links_max, index as u8 + 1, &levels)?;
+            }
+            Ok(())
+        })?;
+        Ok(levels)
+    }
+
+    /// Hands the link lists of each element above the ground level to `receive`.
+    fn link_lists(
+        &self,
+        directory: &Path,
+        receive: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let io = |source| Error::Io { name: LINKS, source };
+        let file = File::open(directory.join(LINKS)).map_err(io)?;
+        let mut input = io::BufReader::with_capacity(CHUNK_BYTES as usize, file);
+        for slot in 0..self.header.count {
+            let mut length = [0; 4];
+            io::Read::read_exact(&mut input, &mut length).map_err(io)?;
+            let length = u64::from(u32::from_le_bytes(length));
+            if !length.is_multiple_of(self.level_bytes()) || length / self.level_bytes() > LEVEL_MAX {
+                return unsound(LINKS, format!("element {slot} claims {length} bytes of links"));
+            }
+            let mut lists = vec![0; length as usize];
+            io::Read::read_exact(&mut input, &mut lists).map_err(io)?;
+            receive(slot, &lists)?;
+        }
+        Ok(())
+    }
+
+    fn level_bytes(&self) -> u64 {
+        4 + 4 * self.header.links_max
+    }
+
+    /// A list is a count (16 bits; the rest of its word is flags) and that many slots, each of an element that exists on
+    /// this level and is not the element itself.
+    fn check_links(
+        &self,
+        name: &'static str,
+        slot: u64,
+        list: &[u8],
+        links_max: u64,
+        level: u8,
+        levels: &[u8],
+    ) -> Result<(), Error> {
+        let count = u64::from(u16::from_le_bytes([list[0], list[1]]));
+        if count > links_max {
+            return unsound(name, format!("element {slot} claims {count} links on level {level}"));
+        }
+        for link in list[4..].chunks_exact(4).take(count as usize) {
+            let link = u32::from_le_bytes([link[0], link[1], link[2], link[3]]);
+            match levels.get(link as usize) {
+                Some(reached) if *reached >= level => {}
+                _ => {
+                    return unsound(
+                        name,
+                        format!("element {slot} links to {link} on level {level}, where there is none"),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Slots at which chunks of elements begin, as far as the file holds whole elements.
+    fn chunk_starts(&self) -> impl Iterator<Item = u64> + use<> {
+        (0..self.whole()).step_by(self.chunk_elements() as usize)
+    }
+
+    fn chunk(&self, first: u64) -> Result<Vec<u8>, Error> {
+        let element_bytes = self.header.element_bytes;
+        let mut chunk = vec![0; (self.chunk_elements().min(self.whole() - first) * element_bytes) as usize];
+        let read = self.level0.read_exact_at(&mut chunk, first * element_bytes);
+        read.map_err(|source| Error::Io { name: LEVEL0, source })?;
+        Ok(chunk)
+    }
+
+    fn whole(&self) -> u64 {
+        self.header.count.min(self.level0_bytes / self.header.element_bytes)
+    }
+
+    fn chunk_elements(&self) -> u64 {
+        (CHUNK_BYTES / self.header.element_bytes).max(1)
+    }
+}
+
+impl Header {
+    fn read(file: &File) -> Result<Header, Error> {
+        let mut bytes = [0; HEADER_BYTES];
+        file.read_exact_at(&mut bytes, 0).map_err(|source| Error::Io { name: HEADER, source })?;
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let header = Header {
+            count: u64_at(20),
+            element_bytes: u64_at(28),
+            label_at: u64_at(36),
+            vector_at: u64_at(44),
+            level_max: u32_at(52) as i32,
+            entry: u32_at(56),
+            links_max: u64_at(60),
+            links_max_level0: u64_at(68),
+        };
+        let fits = u32_at(0) == 1
+            && u64_at(4) == 0
+            && (1..=WIDTH_MAX).contains(&header.links_max)
+            && (1..=WIDTH_MAX).contains(&header.links_max_level0)
+            && header.vector_at == 4 + 4 * header.links_max_level0
+            && header.label_at > header.vector_at
+            && header.label_at - header.vector_at <= 4 * WIDTH_MAX
+            && (header.label_at - header.vector_at).is_multiple_of(4)
+            && header.element_bytes == header.label_at + 8
+            && u64_at(12) >= header.count
+            && u64_at(76) == header.links_max
+            && header.count < u64::from(u32::MAX);
+        match fits {
+            true => Ok(header),
+            false => unsound(HEADER, "its numbers do not fit together".into()),
+        }
+    }
+}
+
+fn unsound<T>(name: &'static str, what: String) -> Result<T, Error> {
+    Err(Error::Unsound { name, what })
+}

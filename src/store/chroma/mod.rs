@@ -1,0 +1,33 @@
+//! The store that ChromaDB's `PersistentClient` writes: `chroma.sqlite3` and a directory for each HNSW segment.
+//!
+//! Everything here follows CHROMA's own files, never its code: what is read is believed only after it has been checked,
+//! and what is written is what the real client opens. The source is never changed by a byte.
+
+mod blueprint;
+mod catalog;
+mod database;
+mod digest;
+mod error;
+mod format;
+pub mod hnsw;
+pub mod pickle;
+mod records;
+mod staging;
+mod step;
+mod survey;
+mod text;
+mod vectors;
+mod verify;
+
+pub use blueprint::{Blueprint, NewCollection, Refill, Renamed, Route};
+pub use catalog::{Collection, Space};
+pub use database::{Source, siblings};
+pub use digest::Digest;
+pub use error::Error;
+pub use format::Format;
+pub use step::{Step, Workshop};
+pub use survey::{Batch, Form, Limits, Loss, QueueBatch, Survey, Surveyed, Totals, survey};
+pub use verify::{Expected, ExpectedCollection};
+
+/// Name of the database in a palace.
+pub const DATABASE: &str = "chroma.sqlite3";

@@ -1,0 +1,361 @@
+//! Writes a new store: the database that is being built, filled from the one it is to replace.
+//!
+//! Rows go over inside SQLite, from the attached source, so that every value keeps its type and its bytes. The database is
+//! written without a single sync: until it is proved, synced and committed, losing it costs nothing but the work.
+
+use super::blueprint::{Blueprint, NewCollection, Refill, Route};
+use super::catalog::columns;
+use super::database::prepare;
+use super::error::{During, Error};
+use super::format::Format;
+use super::records::{self, Found};
+use super::vectors::Vectors;
+use super::{Batch, QueueBatch, Source};
+use rusqlite::{Connection, OpenFlags, Transaction, params};
+use std::path::{Path, PathBuf};
+
+/// The database under construction.
+pub(super) struct Staging {
+    connection: Connection,
+    path: PathBuf,
+    format: &'static Format,
+}
+
+/// Tables that are small, and copied as they are but for the names in them.
+const CATALOG: [(&str, &[&str]); 8] = [
+    ("tenants", &[]),
+    ("databases", &[]),
+    ("collections", &["id", "topic"]),
+    ("collection_metadata", &["collection_id"]),
+    ("segments", &["id", "topic", "collection"]),
+    ("segment_metadata", &["segment_id"]),
+    ("embeddings_queue_config", &[]),
+    ("maintenance_log", &[]),
+];
+
+/// Written at once and without syncs; kept sound over a kill, for a resume, by the ordinary rollback journal.
+const BUILDING: &str = "PRAGMA journal_mode=DELETE; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;";
+
+impl Staging {
+    /// Makes the database, with schema, migrations and the catalog of the source under new names, in one transaction.
+    pub(super) fn create(path: &Path, source: &Source, blueprint: &Blueprint) -> Result<Staging, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let mut staging = Staging::connect(path, flags, source.format())?;
+        staging.attach(source, blueprint)?;
+        let doing = "making the new database";
+        staging.transact(doing, |transaction| {
+            for statement in source.format().immediate() {
+                transaction.execute_batch(statement)?;
+            }
+            write_migrations(transaction, source.format())?;
+            for (table, renamed) in CATALOG {
+                copy_table(transaction, table, renamed)?;
+            }
+            write_fixed_rows(transaction, source.format())?;
+            for collection in &blueprint.collections {
+                write_segments(transaction, collection)?;
+                write_sequences(transaction, collection, source.format())?;
+            }
+            Ok(())
+        })?;
+        Ok(staging)
+    }
+
+    /// Opens a database that was made before; what a kill left half done is rolled back by that.
+    pub(super) fn open(path: &Path, source: &Source, blueprint: &Blueprint) -> Result<Staging, Error> {
+        let staging = Staging::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, source.format())?;
+        staging.attach(source, blueprint)?;
+        Ok(staging)
+    }
+
+    fn connect(path: &Path, flags: OpenFlags, format: &'static Format) -> Result<Staging, Error> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).during(path, "opening the new database")?;
+        let prepared = prepare(&connection).and_then(|()| connection.execute_batch(BUILDING));
+        prepared.during(path, "opening the new database")?;
+        Ok(Staging { connection, path: path.to_owned(), format })
+    }
+
+    /// Makes the source readable from here, and the old names known.
+    fn attach(&self, source: &Source, blueprint: &Blueprint) -> Result<(), Error> {
+        let attach = || {
+            self.connection.execute("ATTACH ?1 AS source", [source.uri()])?;
+            self.connection.execute_batch(
+                "CREATE TEMP TABLE renamed (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
+                 CREATE TEMP TABLE requeued (topic TEXT PRIMARY KEY) WITHOUT ROWID;",
+            )?;
+            let mut insert = self.connection.prepare("INSERT OR REPLACE INTO temp.renamed VALUES (?1, ?2)")?;
+            for (old, new) in blueprint.renamed() {
+                insert.execute([old, new])?;
+            }
+            let mut insert = self.connection.prepare("INSERT INTO temp.requeued VALUES (?1)")?;
+            for collection in blueprint.collections.iter().filter(|one| matches!(one.route, Route::Queue { .. })) {
+                insert.execute([&collection.topic.old])?;
+            }
+            Ok(())
+        };
+        attach().during(&self.path, "attaching the old database")
+    }
+
+    /// Records of a batch that are here.
+    pub(super) fn count_records(&self, batch: &Batch) -> Result<u64, Error> {
+        self.count("SELECT count(*) FROM main.embeddings WHERE id BETWEEN ?1 AND ?2", [batch.first, batch.last])
+    }
+
+    /// Rows of the queue between two sequence numbers that are here.
+    pub(super) fn count_queue(&self, first: i64, last: i64) -> Result<u64, Error> {
+        self.count("SELECT count(*) FROM main.embeddings_queue WHERE seq_id BETWEEN ?1 AND ?2", [first, last])
+    }
+
+    /// Migrations that are written down here.
+    pub(super) fn count_migrations(&self) -> Result<u64, Error> {
+        self.count("SELECT count(*) FROM main.migrations", [])
+    }
+
+    /// Indexes that are built, and those there have to be.
+    pub(super) fn count_indexes(&self) -> Result<(u64, u64), Error> {
+        let built =
+            self.count("SELECT count(*) FROM main.sqlite_master WHERE type = 'index' AND sql IS NOT NULL", [])?;
+        Ok((built, self.format.deferred().count() as u64))
+    }
+
+    fn count(&self, sql: &str, range: impl rusqlite::Params) -> Result<u64, Error> {
+        let count = || self.connection.prepare_cached(sql)?.query_row(range, |row| row.get::<_, i64>(0));
+        Ok(count().during(&self.path, "counting rows")? as u64)
+    }
+
+    /// Copies the records of a batch, in one transaction that begins by clearing its range: it can be repeated.
+    pub(super) fn upsert(&mut self, batch: &Batch, refills: &[Refilled]) -> Result<(), Error> {
+        let has_arrays = self.format.has_arrays();
+        self.transact("copying records", |transaction| {
+            let range = [batch.first, batch.last];
+            for (table, id) in
+                [("embedding_metadata", "id"), ("embeddings", "id"), ("embedding_fulltext_search", "rowid")]
+            {
+                transaction.execute(&format!("DELETE FROM main.{table} WHERE {id} BETWEEN ?1 AND ?2"), range)?;
+            }
+            transaction.execute(
+                "INSERT INTO main.embeddings (id, segment_id, embedding_id, seq_id, created_at)
+                 SELECT id, coalesce((SELECT new FROM temp.renamed WHERE old = segment_id), segment_id),
+                     embedding_id, seq_id, created_at
+                 FROM source.embeddings WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
+                range,
+            )?;
+            copy_metadata(transaction, "embedding_metadata", "id, key", range)?;
+            if has_arrays {
+                transaction.execute("DELETE FROM main.embedding_metadata_array WHERE id BETWEEN ?1 AND ?2", range)?;
+                copy_metadata(transaction, "embedding_metadata_array", "rowid", range)?;
+            }
+            transaction.execute(
+                "INSERT INTO main.embedding_fulltext_search (rowid, string_value)
+                 SELECT id, string_value FROM main.embedding_metadata
+                 WHERE id BETWEEN ?1 AND ?2 AND key = 'chroma:document' AND string_value IS NOT NULL ORDER BY id",
+                range,
+            )?;
+            refills.iter().try_for_each(|refilled| refill(transaction, batch, refilled))
+        })
+    }
+
+    /// Copies a run of the queue, without the collections whose vectors go into it anew.
+    pub(super) fn copy_queue(&mut self, batch: &QueueBatch) -> Result<(), Error> {
+        self.transact("copying the queue", |transaction| {
+            let range = [batch.first, batch.last];
+            transaction.execute("DELETE FROM main.embeddings_queue WHERE seq_id BETWEEN ?1 AND ?2", range)?;
+            transaction.execute(
+                "INSERT INTO main.embeddings_queue
+                     (seq_id, created_at, operation, topic, id, vector, encoding, metadata)
+                 SELECT seq_id, created_at, operation,
+                     coalesce((SELECT new FROM temp.renamed WHERE old = topic), topic), id, vector, encoding, metadata
+                 FROM source.embeddings_queue
+                 WHERE seq_id BETWEEN ?1 AND ?2 AND topic NOT IN (SELECT topic FROM temp.requeued) ORDER BY seq_id",
+                range,
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Copies the writes of a collection that wait to be applied, behind its refilled vectors, from number `first` on.
+    pub(super) fn copy_pending(&mut self, collection: &NewCollection, applied: i64, first: i64) -> Result<(), Error> {
+        self.transact("copying the queue", |transaction| {
+            transaction.execute("DELETE FROM main.embeddings_queue WHERE topic = ?1 AND seq_id >= ?2",
+                params![collection.topic.new, first])?;
+            transaction.execute(
+                "INSERT INTO main.embeddings_queue
+                     (seq_id, created_at, operation, topic, id, vector, encoding, metadata)
+                 SELECT ?1 + row_number() OVER (ORDER BY seq_id) - 1, created_at, operation, ?2, id, vector, encoding, metadata
+                 FROM source.embeddings_queue WHERE topic = ?3 AND seq_id > ?4 ORDER BY seq_id",
+                params![first, collection.topic.new, collection.topic.old, applied],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Leaves a collection's last write in the queue: without a row of the highest number, chromadb would hand the number
+    /// out again and drop the write that gets it (rule R2).
+    pub(super) fn leave_sentinel(
+        &mut self,
+        source: &Source,
+        vectors: &Vectors,
+        collection: &NewCollection,
+        rowid: i64,
+        sequence: i64,
+    ) -> Result<(), Error> {
+        let heads = records::after(&source.connection, rowid - 1).during(&source.database, "reading its records")?;
+        let Some(Found::Head(head)) = heads.into_iter().next() else {
+            return Err(Error::Unreadable { path: source.database.clone(), what: format!("row {rowid} is gone") });
+        };
+        let vector = vectors.get(source, &head.id)?.map(|vector| bytes(&vector.handed_in()));
+        self.transact("leaving the last write in the queue", |transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO main.embeddings_queue (seq_id, operation, topic, id, vector, encoding)
+                 VALUES (?1, 2, ?2, ?3, ?4, 'FLOAT32')",
+                params![sequence, collection.topic.new, head.id, vector],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Builds what is cheaper to build at the end, by sorting, than row by row.
+    pub(super) fn build_indexes(&mut self) -> Result<(), Error> {
+        let format = self.format;
+        self.transact("building indexes", |transaction| {
+            for statement in format.deferred() {
+                transaction.execute_batch(&statement.replacen("INDEX ", "INDEX IF NOT EXISTS ", 1))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn transact(
+        &mut self,
+        doing: &'static str,
+        act: impl FnOnce(&Transaction) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
+        let transact = || {
+            let transaction = self.connection.transaction()?;
+            act(&transaction)?;
+            transaction.commit()
+        };
+        transact().during(&self.path, doing)
+    }
+}
+
+/// A refill, with what it needs to find its vectors.
+pub(super) struct Refilled<'r> {
+    pub(super) source: &'r Source,
+    pub(super) vectors: &'r Vectors,
+    pub(super) collection: &'r NewCollection,
+    pub(super) refill: &'r Refill,
+}
+
+fn write_migrations(transaction: &Transaction, format: &Format) -> rusqlite::Result<()> {
+    let mut insert = transaction
+        .prepare("INSERT INTO main.migrations (dir, version, filename, sql, hash) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for row in &format.migrations {
+        insert.execute(params![row.dir, row.version, row.filename, row.sql, row.hash])?;
+    }
+    Ok(())
+}
+
+/// Copies a table's rows in their order; columns in `renamed` that hold an old name get the new one.
+fn copy_table(transaction: &Transaction, table: &str, renamed: &[&str]) -> rusqlite::Result<()> {
+    let columns = columns(transaction, "main", table)?;
+    if columns.is_empty() {
+        return Ok(()); // this version has no such table
+    }
+    let value = |column: &String| match renamed.contains(&column.as_str()) {
+        true => format!("coalesce((SELECT new FROM temp.renamed WHERE old = t.{column}), t.{column})"),
+        false => format!("t.{column}"),
+    };
+    let values = columns.iter().map(value).collect::<Vec<_>>().join(", ");
+    let columns = columns.join(", ");
+    let sql = format!("INSERT INTO main.{table} ({columns}) SELECT {values} FROM source.{table} t ORDER BY t.rowid");
+    transaction.execute(&sql, []).map(drop)
+}
+
+/// Rows without which chromadb opens nothing, where the source has lost them.
+fn write_fixed_rows(transaction: &Transaction, format: &Format) -> rusqlite::Result<()> {
+    for (table, rows) in &format.rows {
+        for row in rows {
+            let names = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let places = (1..=row.len()).map(|place| format!("?{place}")).collect::<Vec<_>>().join(", ");
+            let values = row.values().map(|value| match value {
+                serde_json::Value::String(text) => rusqlite::types::Value::Text(text.clone()),
+                other => other.as_i64().into(),
+            });
+            let sql = format!("INSERT OR IGNORE INTO main.{table} ({names}) VALUES ({places})");
+            transaction.execute(&sql, rusqlite::params_from_iter(values))?;
+        }
+    }
+    Ok(())
+}
+
+/// A segment that the source has lost is written down anew: without both, chromadb refuses the collection.
+fn write_segments(transaction: &Transaction, collection: &NewCollection) -> rusqlite::Result<()> {
+    let kinds = [
+        (&collection.metadata, "urn:chroma:segment/metadata/sqlite", "METADATA"),
+        (&collection.vector, "urn:chroma:segment/vector/hnsw-local-persisted", "VECTOR"),
+    ];
+    for (segment, kind, scope) in kinds.into_iter().filter(|(segment, ..)| segment.old.is_none()) {
+        transaction.execute(
+            "INSERT INTO main.segments (id, type, scope, collection) VALUES (?1, ?2, ?3, ?4)",
+            params![segment.new, kind, scope, collection.id.new],
+        )?;
+    }
+    Ok(())
+}
+
+/// Rule R3: integers where migration metadb 5 is recorded, 8-byte big-endian blobs where it is not.
+fn write_sequences(transaction: &Transaction, collection: &NewCollection, format: &Format) -> rusqlite::Result<()> {
+    let sequences =
+        [(&collection.metadata, collection.metadata_sequence), (&collection.vector, collection.vector_sequence)];
+    for (segment, sequence) in sequences {
+        let Some(sequence) = sequence else { continue };
+        let value = match format.has_integer_sequences() {
+            true => rusqlite::types::Value::Integer(sequence),
+            false => rusqlite::types::Value::Blob(sequence.to_be_bytes().into()),
+        };
+        transaction
+            .execute("INSERT INTO main.max_seq_id (segment_id, seq_id) VALUES (?1, ?2)", params![segment.new, value])?;
+    }
+    Ok(())
+}
+
+fn copy_metadata(transaction: &Transaction, table: &str, order: &str, range: [i64; 2]) -> rusqlite::Result<()> {
+    let columns = "id, key, string_value, int_value, float_value, bool_value";
+    let sql = format!(
+        "INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}
+         WHERE id BETWEEN ?1 AND ?2 AND id IN (SELECT e.id FROM main.embeddings e WHERE e.id BETWEEN ?1 AND ?2)
+         ORDER BY {order}"
+    );
+    transaction.execute(&sql, range).map(drop)
+}
+
+/// Puts the vectors of a batch's records into the queue, in the order of the records.
+fn refill(transaction: &Transaction, batch: &Batch, refilled: &Refilled) -> rusqlite::Result<()> {
+    let Refilled { source, vectors, collection, refill } = refilled;
+    let last = refill.first + i64::from(refill.vectors) - 1;
+    transaction.execute("DELETE FROM main.embeddings_queue WHERE seq_id BETWEEN ?1 AND ?2", [refill.first, last])?;
+    let mut heads = transaction.prepare_cached(
+        "SELECT embedding_id FROM main.embeddings WHERE segment_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id",
+    )?;
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO main.embeddings_queue (seq_id, operation, topic, id, vector, encoding)
+         VALUES (?1, 0, ?2, ?3, ?4, 'FLOAT32')",
+    )?;
+    let mut rows = heads.query(params![collection.metadata.new, batch.first, batch.last])?;
+    let mut sequence = refill.first;
+    while let Some(row) = rows.next()? {
+        let id: super::text::Text = row.get(0)?;
+        let vector = vectors.get(source, &id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        if let Some(vector) = vector {
+            insert.execute(params![sequence, collection.topic.new, id, bytes(&vector.handed_in())])?;
+            sequence += 1;
+        }
+    }
+    Ok(())
+}
+
+fn bytes(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+}

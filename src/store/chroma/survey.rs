@@ -1,0 +1,412 @@
+//! Reads a whole palace once: what it holds, how it can be carried over in batches, and what cannot.
+//!
+//! The same survey is taken of the old store before a plan is made and of the new one before it is committed; the two must
+//! say the same (invariant I10).
+
+use super::digest::{Digest, Hasher};
+use super::error::{During, Error};
+use super::records::{self, Found, Head};
+use super::text::Text;
+use super::vectors::Vectors;
+use super::{Collection, Source};
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How large the parts of the work may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of rows and vectors in one batch; a record larger than this is a batch by itself.
+    pub batch_bytes: u64,
+}
+
+impl Default for Limits {
+    /// Large enough that one SQLite transaction for each costs nothing, small enough to be done again after a kill.
+    fn default() -> Limits {
+        Limits { batch_bytes: 4 << 20 }
+    }
+}
+
+/// In which form vectors are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As an index stores them: what a copied segment must keep bit for bit.
+    Stored,
+    /// As a client hands them in: what a queue must keep bit for bit.
+    HandedIn,
+}
+
+/// What a palace holds.
+pub struct Survey {
+    /// Its collections, in the order chromadb lists them.
+    pub collections: Vec<Surveyed>,
+    /// Rows of collections that were deleted: several versions of chromadb leave them behind, and a rebuild deletes nothing.
+    pub unowned: Totals,
+    /// All readable records, in runs.
+    pub batches: Vec<Batch>,
+    /// Sequence numbers in the queue, in runs.
+    pub queue: Vec<QueueBatch>,
+    /// What cannot be carried over.
+    pub losses: Vec<Loss>,
+    /// The highest sequence number in use anywhere.
+    pub sequence_max: i64,
+    /// The highest sequence number in the queue.
+    pub queue_max: i64,
+}
+
+/// A collection and what it holds.
+pub struct Surveyed {
+    /// The collection.
+    pub collection: Collection,
+    /// What it holds, with vectors in both forms.
+    pub totals: Totals,
+    /// Why its segment must not be taken over as it is, if so.
+    pub unsound: Option<String>,
+    /// The last write its segment knows of.
+    pub persisted: i64,
+    /// Row in `embeddings` of its last record that has a vector.
+    pub last: Option<i64>,
+}
+
+/// Counts and digests of a collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Records.
+    pub records: u64,
+    /// Records that have a vector.
+    pub vectors: u64,
+    /// Bytes of rows.
+    pub row_bytes: u64,
+    /// Bytes of vectors.
+    pub vector_bytes: u64,
+    /// Writes that are acknowledged and not applied yet.
+    pub pending: u64,
+    /// Digest of all records and pending writes, vectors as stored.
+    pub stored: Digest,
+    /// The same, vectors as handed in.
+    pub handed_in: Digest,
+}
+
+/// A run of records: all that lie between two rows of `embeddings`, both included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// First row.
+    pub first: i64,
+    /// Last row.
+    pub last: i64,
+    /// Records in the run.
+    pub records: u64,
+    /// Vectors in the run, by index of the collection.
+    pub vectors: BTreeMap<u32, u32>,
+    /// Bytes of rows and vectors.
+    pub bytes: u64,
+}
+
+/// A run of rows of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueBatch {
+    /// First sequence number.
+    pub first: i64,
+    /// Last sequence number.
+    pub last: i64,
+    /// Rows, without those of collections whose vectors go into the queue anew.
+    pub rows: u64,
+    /// Bytes of the rows.
+    pub bytes: u64,
+}
+
+/// Something that cannot be carried over.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// A record whose rows cannot be read.
+    Record {
+        /// Its row in `embeddings`.
+        rowid: i64,
+        /// Its id, where that is known.
+        id: Option<String>,
+    },
+    /// A record whose vector is nowhere; ids, document and metadata are carried over.
+    Vector {
+        /// Name of its collection.
+        collection: String,
+        /// Its id.
+        id: String,
+    },
+    /// A vector whose record is nowhere.
+    Orphan {
+        /// Name of its collection.
+        collection: String,
+        /// Its id.
+        id: String,
+    },
+    /// Rows that belong to no record.
+    Unowned {
+        /// The table they are in.
+        table: String,
+        /// How many.
+        rows: i64,
+    },
+    /// A table that chromadb did not make.
+    Table {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::Record { rowid, id: Some(id) } => write!(f, "record {id} (row {rowid}): it cannot be read"),
+            Loss::Record { rowid, id: None } => write!(f, "record in row {rowid}: it cannot be read"),
+            Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
+            Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
+            Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
+            Loss::Table { name } => write!(f, "table {name}: chromadb did not make it"),
+        }
+    }
+}
+
+/// Reads a palace from end to end. `watch` is told of every record.
+pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Result<Survey, Error> {
+    let collections = Collection::all(source)?;
+    let vectors: Vec<Vectors> =
+        collections.iter().map(|collection| Vectors::find(source, collection)).collect::<Result<_, _>>()?;
+    let mut surveyor = Surveyor {
+        source,
+        limits,
+        collections: &collections,
+        vectors: &vectors,
+        totals: vec![Totals::default(); collections.len()],
+        last: vec![None; collections.len()],
+        unowned: Totals::default(),
+        batches: Vec::new(),
+        open: Batch::default(),
+        losses: Vec::new(),
+    };
+    surveyor.read_records(watch)?;
+    surveyor.read_pending().during(&source.database, "reading its queue")?;
+    surveyor.find_orphans()?;
+    surveyor.find_strangers().during(&source.database, "looking for what chromadb did not write")?;
+    let Surveyor { totals, last, unowned, batches, mut losses, .. } = surveyor;
+    losses.sort();
+    let mut surveyed = Vec::new();
+    for (((collection, vectors), totals), last) in collections.into_iter().zip(vectors).zip(totals).zip(last) {
+        let name = &collection.name;
+        let has_orphans =
+            losses.iter().any(|loss| matches!(loss, Loss::Orphan { collection, .. } if collection == name));
+        let orphans = has_orphans.then(|| "it holds vectors without records".to_owned());
+        let unsound = vectors.unsound.or(orphans);
+        let persisted = vectors.persisted;
+        surveyed.push(Surveyed { collection, totals, unsound, persisted, last });
+    }
+    let queue = queue(source, &surveyed, limits).during(&source.database, "reading its queue")?;
+    let queue_max =
+        source.connection.query_row("SELECT coalesce(max(seq_id), 0) FROM embeddings_queue", [], |row| row.get(0));
+    let queue_max: i64 = queue_max.during(&source.database, "reading its queue")?;
+    let known = surveyed.iter().flat_map(|one| [one.collection.metadata_sequence, one.persisted]);
+    let sequence_max = known.max().unwrap_or(0).max(queue_max);
+    Ok(Survey { collections: surveyed, unowned, batches, queue, losses, sequence_max, queue_max })
+}
+
+struct Surveyor<'s> {
+    source: &'s Source,
+    limits: Limits,
+    collections: &'s [Collection],
+    vectors: &'s [Vectors],
+    totals: Vec<Totals>,
+    last: Vec<Option<i64>>,
+    unowned: Totals,
+    batches: Vec<Batch>,
+    open: Batch,
+    losses: Vec<Loss>,
+}
+
+impl Surveyor<'_> {
+    /// Goes on from what was really read; a read that finds nothing ends it.
+    fn read_records(&mut self, watch: &mut dyn FnMut()) -> Result<(), Error> {
+        let mut after = i64::MIN;
+        loop {
+            let found = records::after(&self.source.connection, after);
+            let found = found.during(&self.source.database, "reading its records")?;
+            if found.is_empty() {
+                break;
+            }
+            for found in found {
+                after = match found {
+                    Found::Head(head) => self.read_record(head)?,
+                    Found::Unreadable { rowid, id } => self.lose(rowid, id),
+                };
+                watch();
+            }
+        }
+        self.close_batch();
+        Ok(())
+    }
+
+    fn read_record(&mut self, head: Head) -> Result<i64, Error> {
+        let mut hasher = Hasher::default();
+        let Ok(row_bytes) = records::hash(self.source, &head, &mut hasher) else {
+            return Ok(self.lose(head.rowid, Some(head.id)));
+        };
+        let owner = self.collections.iter().position(|collection| collection.metadata.as_ref() == Some(&head.segment));
+        let Some(owner) = owner else {
+            hasher.bytes(b'S', head.segment.as_bytes());
+            self.unowned.stored.add(hasher.finish());
+            self.unowned.records += 1;
+            return Ok(self.take(head.rowid, row_bytes));
+        };
+        let (mut stored, mut handed_in) = (hasher.clone(), hasher);
+        let vector = self.vectors[owner].get(self.source, &head.id)?;
+        let totals = &mut self.totals[owner];
+        let mut bytes = row_bytes;
+        match &vector {
+            Some(vector) => {
+                vector.hash_stored(&mut stored);
+                vector.hash_handed_in(&mut handed_in);
+                bytes += vector.bytes();
+                totals.vectors += 1;
+                totals.vector_bytes += vector.bytes();
+                *self.open.vectors.entry(owner as u32).or_default() += 1;
+                self.last[owner] = Some(head.rowid);
+            }
+            None if self.is_pending(owner, &head.id)? => {}
+            None => {
+                let (collection, id) = (self.collections[owner].name.clone(), head.id.to_string());
+                self.losses.push(Loss::Vector { collection, id });
+            }
+        }
+        let totals = &mut self.totals[owner];
+        totals.stored.add(stored.finish());
+        totals.handed_in.add(handed_in.finish());
+        totals.records += 1;
+        totals.row_bytes += row_bytes;
+        Ok(self.take(head.rowid, bytes))
+    }
+
+    /// Takes a record into the open batch.
+    fn take(&mut self, rowid: i64, bytes: u64) -> i64 {
+        if self.open.records == 0 {
+            self.open.first = rowid;
+        }
+        self.open.last = rowid;
+        self.open.records += 1;
+        self.open.bytes += bytes;
+        if self.open.bytes >= self.limits.batch_bytes {
+            self.close_batch();
+        }
+        rowid
+    }
+
+    /// A record that cannot be read ends the batch before it, so that no batch ever has to touch its pages.
+    fn lose(&mut self, rowid: i64, id: Option<Text>) -> i64 {
+        self.close_batch();
+        self.losses.push(Loss::Record { rowid, id: id.map(|id| id.to_string()) });
+        rowid
+    }
+
+    fn close_batch(&mut self) {
+        let batch = std::mem::take(&mut self.open);
+        if batch.records > 0 {
+            self.batches.push(batch);
+        }
+    }
+
+    /// Whether a write to this record waits in the queue: then its vector may be ahead of its row.
+    fn is_pending(&self, owner: usize, id: &Text) -> Result<bool, Error> {
+        let collection = &self.collections[owner];
+        let sql = "SELECT EXISTS (SELECT 1 FROM embeddings_queue WHERE topic = ?1 AND seq_id > ?2 AND id = ?3)";
+        let range = params![collection.topic, collection.metadata_sequence, id];
+        let found =
+            self.source.connection.prepare_cached(sql).and_then(|mut query| query.query_row(range, |row| row.get(0)));
+        found.during(&self.source.database, "reading its queue")
+    }
+
+    /// Hashes the writes that wait in the queue, each with its place in the order.
+    fn read_pending(&mut self) -> rusqlite::Result<()> {
+        let sql = "SELECT operation, id, vector, encoding, metadata FROM embeddings_queue
+                   WHERE topic = ?1 AND seq_id > ?2 ORDER BY seq_id";
+        for (collection, totals) in self.collections.iter().zip(&mut self.totals) {
+            let mut query = self.source.connection.prepare_cached(sql)?;
+            let mut rows = query.query(params![collection.topic, collection.metadata_sequence])?;
+            while let Some(row) = rows.next()? {
+                let mut hasher = Hasher::default();
+                hasher.bytes(b'P', &totals.pending.to_le_bytes());
+                for column in 0..5 {
+                    hasher.value(row.get_ref(column)?);
+                }
+                let hash = hasher.finish();
+                totals.stored.add(hash);
+                totals.handed_in.add(hash);
+                totals.pending += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Vectors without a record; counted first, since a sound palace has none.
+    fn find_orphans(&mut self) -> Result<(), Error> {
+        for (owner, collection) in self.collections.iter().enumerate() {
+            let vectors = &self.vectors[owner];
+            if vectors.count(self.source)? as u64 == self.totals[owner].vectors {
+                continue;
+            }
+            let segment = collection.metadata.as_deref().unwrap_or_default();
+            let mut ids = vectors.ids_after(self.source, &Text::default())?;
+            while let Some(last) = ids.last().cloned() {
+                for id in ids {
+                    let exists = records::exists(&self.source.connection, segment, &id);
+                    if !exists.during(&self.source.database, "looking for records")? && !self.is_pending(owner, &id)? {
+                        self.losses.push(Loss::Orphan { collection: collection.name.clone(), id: id.to_string() });
+                    }
+                }
+                ids = vectors.ids_after(self.source, &last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows and tables that no collection accounts for.
+    fn find_strangers(&mut self) -> rusqlite::Result<()> {
+        let connection = &self.source.connection;
+        let orphans = "SELECT count(*) FROM embedding_metadata WHERE id NOT IN (SELECT id FROM embeddings)";
+        // A table that cannot be read to its end has been reported record by record.
+        if let Ok(rows @ 1..) = connection.query_row(orphans, [], |row| row.get::<_, i64>(0)) {
+            self.losses.push(Loss::Unowned { table: "embedding_metadata".into(), rows });
+        }
+        let mut tables = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+        for name in tables.query_map([], |row| row.get::<_, String>(0))? {
+            let name = name?;
+            let is_sqlite = name.starts_with("sqlite_") || name.starts_with("embedding_fulltext_search");
+            if !is_sqlite && name != "acquire_write" && !self.source.format.has_table(&name) {
+                self.losses.push(Loss::Table { name });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts the queue into runs. Collections whose segment is unsound are left out: their vectors go into the queue anew.
+fn queue(source: &Source, collections: &[Surveyed], limits: Limits) -> rusqlite::Result<Vec<QueueBatch>> {
+    let left_out: Vec<&str> =
+        collections.iter().filter(|one| one.unsound.is_some()).map(|one| &*one.collection.topic).collect();
+    let bytes = "coalesce(length(vector), 0) + coalesce(octet_length(metadata), 0) + octet_length(id) + 64";
+    let mut query =
+        source.connection.prepare(&format!("SELECT seq_id, {bytes}, topic FROM embeddings_queue ORDER BY seq_id"))?;
+    let mut rows = query.query([])?;
+    let mut batches: Vec<QueueBatch> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (sequence, bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let is_left_out = left_out.iter().any(|topic| row.get_ref(2).is_ok_and(|value| value.as_str() == Ok(topic)));
+        match batches.last_mut() {
+            _ if is_left_out => {}
+            Some(batch) if batch.bytes < limits.batch_bytes => {
+                batch.last = sequence;
+                batch.rows += 1;
+                batch.bytes += bytes as u64;
+            }
+            _ => batches.push(QueueBatch { first: sequence, last: sequence, rows: 1, bytes: bytes as u64 }),
+        }
+    }
+    Ok(batches)
+}

@@ -1,0 +1,281 @@
+//! Where the authoritative vector of each record is.
+//!
+//! The truth is the HNSW files as of the last persisted write, and then the queue, in order (CHROMA.md §2.5). The map from
+//! record to place is kept in a temporary SQLite database, which spills to disk: memory does not grow with the palace.
+
+use super::catalog::{floats, persisted};
+use super::digest::Hasher;
+use super::error::{During, Error};
+use super::hnsw::Hnsw;
+use super::pickle::{self, Pair, Summary};
+use super::text::Text;
+use super::{Collection, Source, Space};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::Path;
+
+/// The vectors of one collection.
+pub(super) struct Vectors {
+    collection: Collection,
+    index: Connection,
+    hnsw: Option<Hnsw>,
+    /// Why the segment must not be taken over as it is.
+    pub(super) unsound: Option<String>,
+    /// The highest number of a write that the segment knows of.
+    pub(super) persisted: i64,
+}
+
+/// One record's vector.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Vector {
+    /// As the index stores it: normalised where the space is cosine.
+    stored: Vec<f32>,
+    /// What `stored` has to be multiplied with; 1 where nothing was normalised.
+    length: f32,
+    /// As a client handed it in, where the queue still knows.
+    original: Option<Vec<f32>>,
+}
+
+const TABLES: &str = "
+    PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384;
+    CREATE TABLE label (id TEXT PRIMARY KEY, label INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE element (label INTEGER PRIMARY KEY, slot INTEGER NOT NULL);
+    CREATE TABLE queued (id TEXT PRIMARY KEY, seq_id INTEGER) WITHOUT ROWID;
+    BEGIN;";
+
+impl Vectors {
+    /// Finds every vector of a collection.
+    pub(super) fn find(source: &Source, collection: &Collection) -> Result<Vectors, Error> {
+        let index = Connection::open("").during(&source.database, "making a temporary index")?;
+        index.execute_batch(TABLES).during(&source.database, "making a temporary index")?;
+        let mut vectors = Vectors { collection: collection.clone(), index, hnsw: None, unsound: None, persisted: 0 };
+        let summary = match collection.segment_directory(source) {
+            Some(directory) if directory.is_dir() => vectors.read_segment(source, &directory)?,
+            _ if persisted(collection, None) > 0 => {
+                vectors.unsound = Some("its directory is missing".into());
+                None
+            }
+            _ => None,
+        };
+        vectors.persisted = persisted(collection, summary.as_ref());
+        vectors.read_queue(source).during(&source.database, "reading its queue")?;
+        Ok(vectors)
+    }
+
+    /// Vectors there are, whether or not a record goes with them.
+    pub(super) fn count(&self, source: &Source) -> Result<i64, Error> {
+        let sql = "SELECT (SELECT count(*) FROM label WHERE id NOT IN (SELECT id FROM queued))
+                        + (SELECT count(*) FROM queued WHERE seq_id IS NOT NULL)";
+        self.index.query_row(sql, [], |row| row.get(0)).during(&source.database, "counting vectors")
+    }
+
+    /// Ids that have a vector, some at a time, in order: those after `after`.
+    pub(super) fn ids_after(&self, source: &Source, after: &Text) -> Result<Vec<Text>, Error> {
+        let ids = || {
+            let mut query = self.index.prepare_cached(
+                "SELECT id FROM label WHERE id > ?1 AND id NOT IN (SELECT id FROM queued)
+                 UNION SELECT id FROM queued WHERE id > ?1 AND seq_id IS NOT NULL ORDER BY id LIMIT 512",
+            )?;
+            query.query_map([after], |row| row.get(0))?.collect::<rusqlite::Result<Vec<Text>>>()
+        };
+        ids().during(&source.database, "listing vectors")
+    }
+
+    /// The vector of a record; `None` where there is none, or it cannot be read.
+    pub(super) fn get(&self, source: &Source, id: &Text) -> Result<Option<Vector>, Error> {
+        let vector = || {
+            let mut queued = self.index.prepare_cached("SELECT seq_id FROM queued WHERE id = ?1")?;
+            match queued.query_row([id], |row| row.get::<_, Option<i64>>(0)).optional()? {
+                Some(Some(sequence)) => self.from_queue(source, sequence),
+                Some(None) => Ok(None),
+                None => self.from_segment(id),
+            }
+        };
+        vector().during(&source.database, "reading a vector")
+    }
+
+    fn from_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
+        let mut query = source.connection.prepare_cached("SELECT vector FROM embeddings_queue WHERE seq_id = ?1")?;
+        let original = query.query_row([sequence], |row| Ok(floats(row.get_ref(0)?)))?;
+        Ok(original.map(|original| match self.collection.space {
+            Space::Cosine => {
+                let (stored, length) = normalise(&original);
+                Vector { stored, length, original: Some(original) }
+            }
+            Space::Plain => Vector { stored: original.clone(), length: 1.0, original: Some(original) },
+        }))
+    }
+
+    fn from_segment(&self, id: &Text) -> rusqlite::Result<Option<Vector>> {
+        let sql = "SELECT slot FROM label JOIN element USING (label) WHERE id = ?1";
+        let slot = self.index.prepare_cached(sql)?.query_row([id], |row| row.get::<_, i64>(0)).optional()?;
+        let Some((stored, length)) = slot.zip(self.hnsw.as_ref()).and_then(|(slot, hnsw)| hnsw.vector(slot as u64))
+        else {
+            return Ok(None);
+        };
+        let length = if self.collection.space == Space::Cosine { length } else { 1.0 };
+        Ok(Some(Vector { stored, length, original: None }))
+    }
+
+    /// Reads the HNSW files and their pickle. What is wrong with them is noted, and what can be read is used.
+    fn read_segment(&mut self, source: &Source, directory: &Path) -> Result<Option<Summary>, Error> {
+        let hnsw = match Hnsw::open(directory) {
+            Ok(hnsw) => hnsw,
+            Err(error) => {
+                // A directory that was never written to holds nothing to be missed.
+                if persisted(&self.collection, None) > 0 || directory.join(PICKLE).exists() {
+                    self.unsound = Some(error.to_string());
+                }
+                return Ok(None);
+            }
+        };
+        self.read_elements(source, &hnsw)?;
+        if let Err(error) = hnsw.inspect(directory) {
+            self.unsound = Some(error.to_string());
+        }
+        if self.collection.dimension.is_some_and(|dimension| dimension as u64 != hnsw.dimension()) {
+            self.unsound = Some(format!("its vectors have {} dimensions", hnsw.dimension()));
+        }
+        let has_elements = hnsw.count() > 0;
+        self.hnsw = Some(hnsw);
+        if !directory.join(PICKLE).exists() {
+            if has_elements || persisted(&self.collection, None) > 0 {
+                self.unsound = Some(format!("{PICKLE} is missing"));
+            }
+            return Ok(None);
+        }
+        self.read_pickle(source, &directory.join(PICKLE))
+    }
+
+    fn read_elements(&self, source: &Source, hnsw: &Hnsw) -> Result<(), Error> {
+        let insert = self.index.prepare("INSERT OR IGNORE INTO element VALUES (?1, ?2)");
+        let mut insert = insert.during(&source.database, "indexing vectors")?;
+        let directory = self.collection.segment_directory(source).unwrap_or_default();
+        hnsw.elements(&mut |elements| {
+            for element in elements.iter().filter(|element| !element.is_deleted) {
+                let inserted = insert.execute(params![element.label as i64, element.slot as i64]);
+                inserted.during(&source.database, "indexing vectors")?;
+            }
+            Ok(())
+        })
+        .map_err(|source| Error::Hnsw { path: directory, source })?
+    }
+
+    fn read_pickle(&mut self, source: &Source, path: &Path) -> Result<Option<Summary>, Error> {
+        let insert = self.index.prepare("INSERT OR IGNORE INTO label VALUES (?1, ?2)");
+        let mut insert = insert.during(&source.database, "indexing vectors")?;
+        let (mut ids, mut labels, mut label_max) = (0_i64, 0_i64, 0_i64);
+        let summary = pickle::read(path, &mut |pair| match pair {
+            Pair::IdToLabel(id, label) => {
+                (ids, label_max) = (ids + 1, label_max.max(label));
+                let inserted = insert.execute(params![Text(id.to_vec()), label]);
+                inserted.map(drop).map_err(|error| pickle::Error::Receiver(error.to_string()))
+            }
+            Pair::LabelToId(..) => {
+                labels += 1;
+                Ok(())
+            }
+        });
+        let summary = match summary {
+            Ok(summary) => summary,
+            Err(error) => {
+                self.unsound = Some(format!("{PICKLE}: {error}"));
+                return Ok(None);
+            }
+        };
+        let live = "SELECT (SELECT count(*) FROM label JOIN element USING (label)), (SELECT count(*) FROM element)";
+        let live = self.index.query_row(live, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+        let (found, elements) = live.during(&source.database, "indexing vectors")?;
+        if ids != labels || ids != found || ids != elements || label_max > summary.total_elements_added {
+            self.unsound.get_or_insert(format!(
+                "{PICKLE} maps {ids} ids and {labels} labels up to {label_max} of {}, {found} of them to {elements} elements",
+                summary.total_elements_added
+            ));
+        }
+        Ok(Some(summary))
+    }
+
+    /// Applies the queue to what the files hold, up to the last write whose metadata was applied too. What comes after that
+    /// is pending: chromadb has acknowledged it and applies it at its next read.
+    fn read_queue(&self, source: &Source) -> rusqlite::Result<()> {
+        let sql = "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue
+                   WHERE topic = ?1 AND seq_id > ?2 AND seq_id <= ?3 ORDER BY seq_id";
+        let mut query = source.connection.prepare(sql)?;
+        let range = params![self.collection.topic, self.persisted, self.collection.metadata_sequence];
+        let mut rows = query.query(range)?;
+        let known_sql = "SELECT coalesce((SELECT seq_id IS NOT NULL FROM queued WHERE id = ?1),
+                                         EXISTS (SELECT 1 FROM label WHERE id = ?1))";
+        let mut known = self.index.prepare(known_sql)?;
+        let mut set = self.index.prepare("INSERT OR REPLACE INTO queued VALUES (?1, ?2)")?;
+        while let Some(row) = rows.next()? {
+            let (sequence, operation, id, has_vector): (i64, i64, Text, bool) =
+                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let is_known: bool = known.query_row([&id], |row| row.get(0))?;
+            match (Operation::from(operation), is_known, has_vector) {
+                (Operation::Add, false, true) | (Operation::Update, true, true) | (Operation::Upsert, _, true) => {
+                    set.execute(params![id, sequence])?;
+                }
+                (Operation::Delete, true, _) => drop(set.execute(params![id, None::<i64>])?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+const PICKLE: &str = "index_metadata.pickle";
+
+/// `embeddings_queue.operation` (CHROMA.md §2.1).
+enum Operation {
+    Add,
+    Update,
+    Upsert,
+    Delete,
+    Unknown,
+}
+
+impl From<i64> for Operation {
+    fn from(code: i64) -> Operation {
+        match code {
+            0 => Operation::Add,
+            1 => Operation::Update,
+            2 => Operation::Upsert,
+            3 => Operation::Delete,
+            _ => Operation::Unknown,
+        }
+    }
+}
+
+impl Vector {
+    /// The vector to put into a queue: the client's own where it is known, else what `get()` returns.
+    pub(super) fn handed_in(&self) -> Vec<f32> {
+        match &self.original {
+            Some(original) => original.clone(),
+            None => self.stored.iter().map(|value| value * self.length).collect(),
+        }
+    }
+
+    /// Bytes of the vector.
+    pub(super) fn bytes(&self) -> u64 {
+        4 * self.stored.len() as u64
+    }
+
+    pub(super) fn hash_stored(&self, hasher: &mut Hasher) {
+        hasher.floats(b'v', &self.stored);
+        hasher.floats(b'l', &[self.length]);
+    }
+
+    pub(super) fn hash_handed_in(&self, hasher: &mut Hasher) {
+        hasher.floats(b'q', &self.handed_in());
+    }
+}
+
+/// chromadb's normalisation, bit for bit: a sequential sum, multiplication and addition apart (CHROMA.md §3.3).
+fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
+    let mut sum = 0_f32;
+    for value in vector {
+        sum += value * value;
+    }
+    let length = sum.sqrt();
+    let inverse = 1.0 / (length + 1e-30);
+    (vector.iter().map(|value| value * inverse).collect(), length)
+}

@@ -1,0 +1,171 @@
+//! Proves that a new store is equal to what was read from the old one, by reading it like any other palace.
+
+use super::blueprint::{Blueprint, Route};
+use super::error::{During, Error};
+use super::{Digest, Form, Limits, Source, Survey, Totals, survey};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+/// What the new store has to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Its collections, in the order of the blueprint.
+    pub collections: Vec<ExpectedCollection>,
+    /// Rows that no collection owns, carried over as they are.
+    pub unowned: ExpectedCollection,
+    /// Bytes there are to read.
+    pub bytes: u64,
+}
+
+/// What a collection of the new store has to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedCollection {
+    /// Records.
+    pub records: u64,
+    /// Records with a vector.
+    pub vectors: u64,
+    /// Writes that wait to be applied.
+    pub pending: u64,
+    /// Digest, with vectors in the form that their route keeps bit for bit.
+    pub digest: Digest,
+}
+
+impl Route {
+    /// The form in which vectors on this route are compared.
+    pub fn form(&self) -> Form {
+        match self {
+            Route::Queue { .. } => Form::HandedIn,
+            Route::Segment | Route::Unpersisted => Form::Stored,
+        }
+    }
+}
+
+impl ExpectedCollection {
+    /// What a collection with these totals has to hold after it went by `route`.
+    pub fn new(totals: &Totals, route: &Route) -> ExpectedCollection {
+        let digest = match route.form() {
+            Form::Stored => totals.stored,
+            Form::HandedIn => totals.handed_in,
+        };
+        ExpectedCollection { records: totals.records, vectors: totals.vectors, pending: totals.pending, digest }
+    }
+}
+
+/// Reads the store in `staging` and compares: contents by digest, copied segments by byte, and the numbers that chromadb
+/// depends on.
+pub(super) fn verify(
+    palace: &Path,
+    staging: &Path,
+    scratch: &Path,
+    blueprint: &Blueprint,
+    expected: &Expected,
+) -> Result<(), Error> {
+    let source = Source::open(staging, scratch)?;
+    check_pages(&source)?;
+    let found = survey(&source, Limits::default(), &mut || ())?;
+    check_contents(&found, blueprint, expected)?;
+    check_documents(&source)?;
+    if found.sequence_max > found.queue_max {
+        return Err(Error::NotEqual("chromadb would drop the next write to it (rule R2)".into()));
+    }
+    for collection in blueprint.collections.iter().filter(|one| one.route == Route::Segment) {
+        if let Some(old) = &collection.vector.old {
+            check_segment(&palace.join(old), &staging.join(&collection.vector.new))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_contents(found: &Survey, blueprint: &Blueprint, expected: &Expected) -> Result<(), Error> {
+    if found.collections.len() != expected.collections.len() {
+        return Err(Error::NotEqual(format!("it has {} collections", found.collections.len())));
+    }
+    let pairs = blueprint.collections.iter().zip(&expected.collections);
+    for ((new, expected), found) in pairs.zip(&found.collections) {
+        let held = ExpectedCollection::new(&found.totals, &new.route);
+        if held != *expected || found.collection.id != new.id.new {
+            return Err(Error::NotEqual(format!("collection “{}” holds {held:?} instead of {expected:?}", new.name)));
+        }
+    }
+    let unowned = ExpectedCollection::new(&found.unowned, &Route::Unpersisted);
+    match unowned == expected.unowned {
+        true => Ok(()),
+        false => {
+            Err(Error::NotEqual(format!("rows without a collection: {unowned:?} instead of {:?}", expected.unowned)))
+        }
+    }
+}
+
+/// SQLite's own check of its pages. The full-text index is left out: it was written just now, and reading it all again would
+/// cost as much as writing it did.
+fn check_pages(source: &Source) -> Result<(), Error> {
+    for table in ["collections", "segments", "embeddings", "embedding_metadata", "embeddings_queue", "max_seq_id"] {
+        let check = || {
+            let sql = format!("PRAGMA quick_check({table})");
+            source.connection.query_row(&sql, [], |row| row.get::<_, String>(0))
+        };
+        match check().during(&source.database, "checking its pages")?.as_str() {
+            "ok" => {}
+            what => return Err(Error::NotEqual(format!("table {table}: {what}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Every document must be in the full-text index, and nothing else.
+fn check_documents(source: &Source) -> Result<(), Error> {
+    let sql =
+        "SELECT (SELECT count(*) FROM embedding_metadata WHERE key = 'chroma:document' AND string_value IS NOT NULL),
+                      (SELECT count(*) FROM embedding_fulltext_search_docsize)";
+    let counts = source.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (documents, indexed): (i64, i64) = counts.during(&source.database, "counting documents")?;
+    match documents == indexed {
+        true => Ok(()),
+        false => Err(Error::NotEqual(format!("{indexed} of {documents} documents are in the full-text index"))),
+    }
+}
+
+/// A copied segment is the old one byte for byte, graph and all.
+fn check_segment(old: &Path, new: &Path) -> Result<(), Error> {
+    let compare = || -> io::Result<bool> {
+        for entry in fs::read_dir(old)? {
+            let name = entry?.file_name();
+            if !is_equal(&old.join(&name), &new.join(&name))? {
+                return Ok(false);
+            }
+        }
+        Ok(fs::read_dir(old)?.count() == fs::read_dir(new)?.count())
+    };
+    match compare() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::NotEqual(format!("segment {} is not a copy of {}", new.display(), old.display()))),
+        Err(error) => Err(Error::NotEqual(format!("segment {} cannot be read: {error}", new.display()))),
+    }
+}
+
+fn is_equal(old: &Path, new: &Path) -> io::Result<bool> {
+    let (mut old, mut new) = (File::open(old)?, File::open(new)?);
+    let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    loop {
+        let (read, same) = (fill(&mut old, &mut left)?, fill(&mut new, &mut right)?);
+        if left[..read] != right[..same] {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}

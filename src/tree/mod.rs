@@ -1,0 +1,111 @@
+//! Steps over files and directories that any store could use: copy, place, set aside, replace, delete.
+//!
+//! Every step works between two directories, the palace and the operation's own folder, and names things relative to
+//! them, so that a keep and its palace can be moved together and recovered elsewhere.
+
+mod copy;
+mod fingerprint;
+mod step;
+
+pub use fingerprint::Fingerprint;
+pub use step::{Copy, Step};
+
+use crate::disk::{self, Disk};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+
+/// Which of the two directories a name belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// The live directory.
+    Palace,
+    /// The operation's folder in the keep.
+    Operation,
+}
+
+/// A place on the disk, relative to one of the two directories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spot {
+    root: Root,
+    name: String,
+}
+
+impl Spot {
+    /// A place in the palace; the empty name is the palace itself.
+    pub fn palace(name: impl Into<String>) -> Spot {
+        Spot { root: Root::Palace, name: name.into() }
+    }
+
+    /// A place in the operation's folder.
+    pub fn operation(name: impl Into<String>) -> Spot {
+        Spot { root: Root::Operation, name: name.into() }
+    }
+
+    /// A place below this one.
+    pub fn join(&self, name: &str) -> Spot {
+        let name = if self.name.is_empty() { name.to_owned() } else { format!("{}/{name}", self.name) };
+        Spot { root: self.root, name }
+    }
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.root {
+            Root::Palace => write!(f, "palace/{}", self.name),
+            Root::Operation => f.write_str(&self.name),
+        }
+    }
+}
+
+/// The two directories, and the disk they are on.
+pub struct Roots<'d> {
+    /// The disk.
+    pub disk: &'d dyn Disk,
+    /// The live directory, symbolic links resolved.
+    pub palace: PathBuf,
+    /// The operation's folder.
+    pub operation: PathBuf,
+}
+
+impl Roots<'_> {
+    /// The path of a place. A name never leads out of its directory: a journal that says otherwise is refused.
+    pub fn path(&self, spot: &Spot) -> Result<PathBuf, Error> {
+        let root = match spot.root {
+            Root::Palace => &self.palace,
+            Root::Operation => &self.operation,
+        };
+        let mut path = root.clone();
+        for part in spot.name.split('/').filter(|_| !spot.name.is_empty()) {
+            if part.is_empty() || part == "." || part == ".." || part.contains('\0') {
+                return Err(Error::LeadsOut { spot: spot.clone() });
+            }
+            path.push(part);
+        }
+        Ok(path)
+    }
+}
+
+/// What can go wrong with a step over files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A plan names something outside palace and operation folder.
+    #[error("the plan names “{spot}”, which does not lie inside the palace or the operation's folder")]
+    LeadsOut {
+        /// What it names.
+        spot: Spot,
+    },
+    /// Something that is neither a file nor a directory stands where files are copied.
+    #[error("{} is neither a file nor a directory; move it away, then try again", path.display())]
+    NotAFile {
+        /// Where it stands.
+        path: PathBuf,
+    },
+    /// A plan has such a step before its pivot.
+    #[error("this step cannot be undone, and the plan should not have put it before its point of no return")]
+    CannotRevert,
+}

@@ -1,0 +1,264 @@
+//! The steps themselves. Each is durable when it returns: what it moved, and the directories that name it.
+
+use super::copy::{copy_entries, part};
+use super::{Error, Fingerprint, Roots, Spot};
+use crate::disk::{Disk, parent, remove_tree};
+use crate::engine::Observed;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+
+/// Entries of a directory, copied into a directory of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copy {
+    /// Where they are.
+    pub source: Spot,
+    /// Their names there.
+    pub names: Vec<String>,
+    /// The new directory that holds the copies.
+    pub target: Spot,
+    /// Bytes to be written.
+    pub bytes: u64,
+}
+
+/// One act on files and directories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Copies what the operation is going to replace, and keeps the copy.
+    Backup(Copy),
+    /// Copies what the new state takes over as it is.
+    Copy(Copy),
+    /// Makes a directory; undoing it removes the directory with all that later steps left in it.
+    CreateDir {
+        /// The directory.
+        target: Spot,
+    },
+    /// Makes the contents of a file durable that another step wrote without syncing.
+    Sync {
+        /// The file.
+        target: Spot,
+    },
+    /// Moves something new to a free name.
+    Place {
+        /// What is moved.
+        source: Spot,
+        /// The free name.
+        target: Spot,
+    },
+    /// Gives the file that will be replaced a second name, under which it stays.
+    LinkAside {
+        /// The file.
+        source: Spot,
+        /// Its second name.
+        target: Spot,
+        /// The file as it was read.
+        expects: Fingerprint,
+    },
+    /// Moves something that the old state needed out of the way, and keeps it.
+    RenameAside {
+        /// What is moved.
+        source: Spot,
+        /// Where it is kept.
+        target: Spot,
+        /// The thing as it was read.
+        expects: Fingerprint,
+    },
+    /// Moves a new file over an old one in one rename.
+    Replace {
+        /// The new file.
+        source: Spot,
+        /// The file it replaces.
+        target: Spot,
+        /// The old file as it was read.
+        expects: Fingerprint,
+        /// Where the old file has its second name.
+        aside: Spot,
+        /// Names that must be free beside the old file: whoever made one of them wrote to it.
+        absent: Vec<Spot>,
+    },
+    /// Removes what only this operation made and nobody needs any more.
+    Delete {
+        /// What is removed.
+        target: Spot,
+    },
+}
+
+impl Step {
+    /// Says where the disk stands.
+    pub fn observe(&self, roots: &Roots) -> Result<Observed, Error> {
+        let disk = roots.disk;
+        let exists = |spot: &Spot| -> Result<bool, Error> { Ok(disk.stat(&roots.path(spot)?)?.is_some()) };
+        Ok(match self {
+            Step::Backup(copy) | Step::Copy(copy) => {
+                let target = roots.path(&copy.target)?;
+                match (disk.stat(&target)?, disk.stat(&part(&target))?) {
+                    (Some(_), _) => Observed::After,
+                    (None, Some(_)) => Observed::Partial,
+                    (None, None) => Observed::Before,
+                }
+            }
+            Step::CreateDir { target } if exists(target)? => Observed::After,
+            Step::CreateDir { .. } => Observed::Before,
+            Step::Sync { .. } => Observed::Before, // nobody can see whether bytes are durable; syncing again is harmless
+            Step::Place { source, target } => match (exists(source)?, exists(target)?) {
+                (_, false) => Observed::Before,
+                (false, true) => Observed::After,
+                (true, true) => Observed::Foreign,
+            },
+            Step::LinkAside { source, target, expects } => observe_move(roots, source, target, expects, Leaves::Name)?,
+            Step::RenameAside { source, target, expects } => {
+                observe_move(roots, source, target, expects, Leaves::Nothing)?
+            }
+            Step::Replace { source, target, expects, aside, absent } => {
+                observe_replace(roots, [source, target, aside], expects, absent)?
+            }
+            Step::Delete { target } if exists(target)? => Observed::Before,
+            Step::Delete { .. } => Observed::After,
+        })
+    }
+
+    /// Carries the step out.
+    pub fn apply(&self, roots: &Roots) -> Result<(), Error> {
+        let disk = roots.disk;
+        match self {
+            Step::Backup(copy) | Step::Copy(copy) => {
+                copy_entries(disk, &roots.path(&copy.source)?, &copy.names, &roots.path(&copy.target)?)?;
+            }
+            Step::CreateDir { target } => {
+                let target = roots.path(target)?;
+                disk.create_dir(&target)?;
+                disk.sync(parent(&target))?;
+            }
+            Step::Sync { target } => {
+                let target = roots.path(target)?;
+                disk.sync(&target)?;
+                disk.sync(parent(&target))?;
+            }
+            Step::Place { source, target } | Step::RenameAside { source, target, .. } => {
+                rename(disk, &roots.path(source)?, &roots.path(target)?)?;
+            }
+            Step::LinkAside { source, target, .. } => {
+                let target = roots.path(target)?;
+                disk.link(&roots.path(source)?, &target)?;
+                disk.sync(parent(&target))?;
+            }
+            Step::Replace { source, target, .. } => {
+                let (source, target) = (roots.path(source)?, roots.path(target)?);
+                disk.replace(&source, &target)?;
+                disk.sync(parent(&target))?;
+                disk.sync(parent(&source))?;
+            }
+            Step::Delete { target } => remove(disk, &roots.path(target)?)?,
+        }
+        Ok(())
+    }
+
+    /// Undoes the step.
+    pub fn revert(&self, roots: &Roots) -> Result<(), Error> {
+        let disk = roots.disk;
+        match self {
+            Step::Backup(copy) | Step::Copy(copy) => {
+                let target = roots.path(&copy.target)?;
+                remove_tree(disk, &part(&target))?;
+                remove(disk, &target)?;
+            }
+            Step::CreateDir { target } | Step::LinkAside { target, .. } => remove(disk, &roots.path(target)?)?,
+            Step::Place { source, target } | Step::RenameAside { source, target, .. } => {
+                rename(disk, &roots.path(target)?, &roots.path(source)?)?;
+            }
+            Step::Sync { .. } => {}
+            Step::Replace { .. } | Step::Delete { .. } => return Err(Error::CannotRevert),
+        }
+        Ok(())
+    }
+
+    /// Bytes this step writes.
+    pub fn weight(&self) -> u64 {
+        match self {
+            Step::Backup(copy) | Step::Copy(copy) => copy.bytes,
+            _ => 0,
+        }
+    }
+}
+
+/// What a move leaves at its source.
+#[derive(PartialEq, Eq)]
+enum Leaves {
+    Name,
+    Nothing,
+}
+
+fn observe_move(
+    roots: &Roots,
+    source: &Spot,
+    target: &Spot,
+    expects: &Fingerprint,
+    leaves: Leaves,
+) -> Result<Observed, Error> {
+    let source = Fingerprint::of(roots.disk, &roots.path(source)?)?;
+    let target = Fingerprint::of(roots.disk, &roots.path(target)?)?;
+    Ok(match (source, target) {
+        (Some(found), None) if found == *expects => Observed::Before,
+        (None, Some(kept)) if kept.is_same_node(expects) && leaves == Leaves::Nothing => Observed::After,
+        (_, Some(kept)) if kept.is_same_node(expects) && leaves == Leaves::Name => Observed::After,
+        _ => Observed::Foreign,
+    })
+}
+
+fn observe_replace(
+    roots: &Roots,
+    [source, target, aside]: [&Spot; 3],
+    expects: &Fingerprint,
+    absent: &[Spot],
+) -> Result<Observed, Error> {
+    let disk = roots.disk;
+    let new = disk.stat(&roots.path(source)?)?;
+    let live = Fingerprint::of(disk, &roots.path(target)?)?;
+    let kept = Fingerprint::of(disk, &roots.path(aside)?)?;
+    for spot in absent {
+        if disk.stat(&roots.path(spot)?)?.is_some() && live == Some(*expects) {
+            return Ok(Observed::Foreign);
+        }
+    }
+    Ok(match (new, live, kept) {
+        (_, Some(live), _) if live == *expects => Observed::Before,
+        (None, Some(live), Some(kept)) if kept.is_same_node(expects) && !live.is_same_node(expects) => Observed::After,
+        _ => Observed::Foreign,
+    })
+}
+
+fn rename(disk: &dyn Disk, source: &Path, target: &Path) -> Result<(), Error> {
+    disk.rename(source, target)?;
+    disk.sync(parent(target))?;
+    disk.sync(parent(source))?;
+    Ok(())
+}
+
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    remove_tree(disk, path)?;
+    disk.sync(parent(path))?;
+    Ok(())
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Backup(copy) => write!(f, "back up {} of {} to {}", count(copy), copy.source, copy.target),
+            Step::Copy(copy) => write!(f, "copy {} of {} to {}", count(copy), copy.source, copy.target),
+            Step::CreateDir { target } => write!(f, "make {target}"),
+            Step::Sync { target } => write!(f, "sync {target}"),
+            Step::Place { source, target } => write!(f, "place {source} as {target}"),
+            Step::LinkAside { source, target, .. } => write!(f, "keep {source} also as {target}"),
+            Step::RenameAside { source, target, .. } => write!(f, "move {source} aside to {target}"),
+            Step::Replace { source, target, .. } => write!(f, "replace {target} by {source}"),
+            Step::Delete { target } => write!(f, "remove {target}"),
+        }
+    }
+}
+
+fn count(copy: &Copy) -> String {
+    match copy.names.len() {
+        1 => "1 entry".into(),
+        names => format!("{names} entries"),
+    }
+}

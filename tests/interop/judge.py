@@ -1,0 +1,460 @@
+"""Open a palace with the real chromadb and the real mempalace, and say whether they are satisfied with it.
+
+    judge.py dump PALACE                 print all that chromadb returns for the palace (see snapshot.py)
+    judge.py compare A B [--ulps N]      compare two dumps (JSON, or gzip of JSON)
+    judge.py exercise PALACE             change every collection, reopen, and find exactly the changes
+    judge.py mempalace PALACE            let mempalace read the palace and compare with what chromadb reads
+
+Each command prints one JSON object and exits 0, or names the difference on standard error and exits 1. chromadb writes
+to every palace it opens, so each command works on copies; the palace it was given stays as it is.
+
+Run it with the requirements in requirements.txt.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import gzip
+import json
+import math
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import sqlite3
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from snapshot import as_float32, collections_of, float32_hex, open_client, snapshot, typed_metadata
+
+RECORD_FIELDS = ("documents", "metadatas", "embeddings")
+
+# Distances are sums of float32 terms: allow them this much, relatively, when embeddings may differ by some ulps.
+DISTANCE_TOLERANCE = 1e-5
+
+# chromadb's own default; an index is persisted after so many changes.
+SYNC_THRESHOLD_DEFAULT = 1_000
+ADD_RECORDS_MAX = 500
+
+# A collection that never held a record has no dimension yet; the first add chooses it.
+DIMENSION_WHEN_EMPTY = 8
+
+
+class Difference(Exception):
+    """Something is not as it must be; the text says what."""
+
+
+def require(condition, complaint):
+    if not condition:
+        raise Difference(complaint)
+
+
+# Processes and copies
+
+
+def in_new_process(function, *arguments):
+    """Run a function in a fresh process: nothing that an earlier client cached can answer, and a crash is survived."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise Difference(f"the client crashed in {function.__name__}") from None
+
+
+@contextlib.contextmanager
+def copy_of(palace):
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "palace"
+        shutil.copytree(palace, copy)
+        yield copy
+
+
+# dump
+
+
+def dump(palace):
+    with copy_of(palace) as copy:
+        return in_new_process(snapshot, copy)
+
+
+# compare
+
+
+def compare(before, after, ulps):
+    """Compare two dumps; return how much was compared."""
+    ours, theirs = by_name(before), by_name(after)
+    require(ours.keys() == theirs.keys(), f"collections {sorted(ours)} against {sorted(theirs)}")
+    for name, collection in ours.items():
+        compare_collection(name, collection, theirs[name], ulps)
+    return {"collections": len(ours), "records": sum(collection["count"] for collection in ours.values()), "ulps": ulps}
+
+
+def by_name(dumped):
+    return {collection["name"]: collection for collection in dumped["collections"]}
+
+
+def compare_collection(name, ours, theirs, ulps):
+    compare_value(f"{name}: collection metadata", ours["metadata"], theirs["metadata"])
+    compare_ids(name, ours["ids"], theirs["ids"])
+    for position, id in enumerate(ours["ids"]):
+        for field in ("documents", "metadatas"):
+            compare_value(f"{name}: {id!r}: {field}", ours[field][position], theirs[field][position])
+        compare_embedding(f"{name}: {id!r}", ours["embeddings"][position], theirs["embeddings"][position], ulps)
+    require(len(ours["queries"]) == len(theirs["queries"]), f"{name}: a different number of queries")
+    for number, (query, answer) in enumerate(zip(ours["queries"], theirs["queries"])):
+        compare_answers(f"{name}: query {number}", query, answer, ulps)
+
+
+def compare_ids(name, ours, theirs):
+    missing, extra = set(ours) - set(theirs), set(theirs) - set(ours)
+    require(not missing, f"{name}: {len(missing)} ids are missing, first {min(missing, default='')!r}")
+    require(not extra, f"{name}: {len(extra)} ids are new, first {min(extra, default='')!r}")
+    for position, (id, other) in enumerate(zip(ours, theirs)):
+        require(id == other, f"{name}: the order differs at {position}: {id!r} against {other!r}")
+
+
+def compare_value(what, ours, theirs):
+    require(ours == theirs, f"{what}: {ours!r} against {theirs!r}")
+
+
+def compare_embedding(what, ours, theirs, ulps):
+    if ours == theirs:
+        return
+    require(len(ours) == len(theirs), f"{what}: {len(ours) // 8} dimensions against {len(theirs) // 8}")
+    distance = max(abs(a - b) for a, b in zip(ordinals(ours), ordinals(theirs)))
+    require(distance <= ulps, f"{what}: the embeddings differ by {distance} ulps")
+
+
+def ordinals(embedding):
+    """Number the float32 values so that neighbours differ by one and -0.0 equals 0.0."""
+    bits = struct.unpack(f"<{len(embedding) // 8}i", bytes.fromhex(embedding))
+    return [value if value >= 0 else -(value & 0x7FFFFFFF) for value in bits]
+
+
+def compare_answers(what, ours, theirs, ulps):
+    """Compare the answers to one query.
+
+    Without ulps: the same ids with the same bits of distance, in the same order. With ulps: the same distances within
+    DISTANCE_TOLERANCE, position by position, and the same ids, except that ids whose distances are within that
+    tolerance may change places, also with an id just beyond the last position.
+    """
+    compare_value(f"{what}: vector", ours["vector"], theirs["vector"])
+    if ulps == 0:
+        for field in ("ids", "distances"):
+            compare_value(f"{what}: {field}", ours[field], theirs[field])
+        return
+    mine, yours = distances_by_id(ours), distances_by_id(theirs)
+    compare_value(f"{what}: number of results", len(mine), len(yours))
+    for a, b in zip(mine.values(), yours.values()):
+        require(is_close(a, b), f"{what}: distance {a} against {b}")
+    last = max(mine.values(), default=0.0)
+    for id in mine.keys() ^ yours.keys():
+        distance = mine.get(id, yours.get(id))
+        require(is_close(distance, last), f"{what}: only one answer has {id!r} at distance {distance}")
+
+
+def distances_by_id(answer):
+    return {id: float(distance["v"]) for id, distance in zip(answer["ids"], answer["distances"])}
+
+
+def is_close(a, b):
+    return math.isclose(a, b, rel_tol=DISTANCE_TOLERANCE, abs_tol=DISTANCE_TOLERANCE)
+
+
+# exercise
+
+
+def exercise(palace):
+    """Change a copy in one process and look for exactly these changes in others."""
+    with copy_of(palace) as copy:
+        before = dump(palace)
+        persisted_before = persisted_seq_ids(copy)
+        changes = in_new_process(make_changes, copy)
+        for name, change in changes.items():
+            if change["crosses_threshold"]:
+                seq_id = persisted_seq_ids(copy).get(name, 0)
+                require(seq_id > persisted_before.get(name, 0), f"{name}: the vector index was not persisted")
+        after = in_new_process(snapshot, copy)
+        check_changes(by_name(before), by_name(after), changes)
+        in_new_process(find_again, copy, changes)
+        # Once more: what the second process did when it opened the palace must not show either.
+        compare(after, in_new_process(snapshot, copy), ulps=0)
+        check_database(copy)
+    return {
+        name: {"kept": before_count - len(change["deleted"]), "written": len(change["written"])}
+        for name, change in changes.items()
+        for before_count in [by_name(before)[name]["count"]]
+    }
+
+
+def make_changes(palace):
+    """Add, update, upsert and delete in every collection; return what must be found afterwards."""
+    client = open_client(palace)
+    collections = collections_of(client)
+    largest = max(collections, key=lambda collection: collection.count(), default=None)
+    changes = {}
+    for collection in collections:
+        change = change_collection(collection)
+        change["crosses_threshold"] = collection is largest
+        if collection is largest:
+            add_past_threshold(collection, change)
+        find_written(collection, change)
+        changes[collection.name] = change
+    client.close()
+    return changes
+
+
+def change_collection(collection):
+    present = collection.get(include=["embeddings"], limit=5)
+    dimension = len(present["embeddings"][0]) if present["ids"] else DIMENSION_WHEN_EMPTY
+    change = {"dimension": dimension, "written": {}, "deleted": []}
+    fresh = [new_record(f"judge-{i}", dimension) for i in range(6)]
+    write(collection.add, fresh[:4], change)
+    write(collection.upsert, fresh[4:], change)
+    write(collection.update, [new_record("judge-1", dimension, salt="updated")], change)
+    write(collection.upsert, [new_record("judge-2", dimension, salt="upserted")], change)
+    if len(present["ids"]) == 5:
+        write(collection.update, [new_record(present["ids"][0], dimension)], change, replaces_metadata=False)
+        write(collection.upsert, [new_record(present["ids"][1], dimension)], change, replaces_metadata=False)
+        delete(collection, [present["ids"][2], present["ids"][4]], change)
+    delete(collection, ["judge-3"], change)
+    return change
+
+
+def add_past_threshold(collection, change):
+    threshold = (collection.metadata or {}).get("hnsw:sync_threshold", SYNC_THRESHOLD_DEFAULT)
+    records = [new_record(f"judge-many-{i}", change["dimension"]) for i in range(threshold + 50)]
+    for start in range(0, len(records), ADD_RECORDS_MAX):
+        write(collection.add, records[start : start + ADD_RECORDS_MAX], change)
+
+
+def new_record(id, dimension, salt=""):
+    source = random.Random(f"judge/{id}/{salt}")
+    return {
+        "id": id,
+        "document": f"quixotic judgement of {id} {salt} \u2696\ufe0f",
+        "metadata": {"judge": True, "judge_int": 2**53 + 1, "judge_float": 2.0, "judge_text": f"{salt} caf\u00e9"},
+        "embedding": [as_float32(source.gauss(0.0, 1.0)) for _ in range(dimension)],
+    }
+
+
+def write(verb, records, change, replaces_metadata=True):
+    verb(
+        ids=[record["id"] for record in records],
+        documents=[record["document"] for record in records],
+        metadatas=[record["metadata"] for record in records],
+        embeddings=[record["embedding"] for record in records],
+    )
+    for record in records:
+        # Written over an existing record, metadata is merged: only the keys of the change are known.
+        change["written"][record["id"]] = {**record, "all_keys_known": replaces_metadata}
+
+
+def delete(collection, ids, change):
+    collection.delete(ids=ids)
+    for id in ids:
+        change["written"].pop(id, None)
+    change["deleted"].extend(id for id in ids if not id.startswith("judge-"))
+
+
+def find_again(palace, changes):
+    client = open_client(palace)
+    for collection in collections_of(client):
+        find_written(collection, changes[collection.name])
+    client.close()
+
+
+def find_written(collection, change):
+    """Find a sample of the written records by vector, by metadata and by text."""
+    name, written = collection.name, change["written"]
+    for id in list(written)[:5] + list(written)[-5:]:
+        answer = collection.query(query_embeddings=[written[id]["embedding"]], n_results=1)
+        require(answer["ids"][0] == [id], f"{name}: the query for {id!r} found {answer['ids'][0]}")
+        require(abs(answer["distances"][0][0]) < 1e-5, f"{name}: {id!r} is at {answer['distances'][0][0]} from itself")
+    by_metadata = collection.get(where={"judge": True}, include=[])["ids"]
+    require(set(by_metadata) == set(written), f"{name}: the filter on metadata found {len(by_metadata)} records")
+    by_text = collection.get(where_document={"$contains": "quixotic judgement"}, include=[])["ids"]
+    require(set(by_text) == set(written), f"{name}: the filter on documents found {len(by_text)} records")
+
+
+def check_changes(before, after, changes):
+    require(before.keys() == after.keys(), f"collections {sorted(before)} against {sorted(after)}")
+    for name, change in changes.items():
+        old, new = records_by_id(before[name]), records_by_id(after[name])
+        compare_value(f"{name}: collection metadata", before[name]["metadata"], after[name]["metadata"])
+        untouched = [id for id in old if id not in change["written"] and id not in change["deleted"]]
+        compare_ids(name, untouched, [id for id in new if id not in change["written"]])
+        for id in untouched:
+            compare_value(f"{name}: {id!r} (untouched)", old[id], new[id])
+        for id, record in change["written"].items():
+            require(id in new, f"{name}: {id!r} was written and is gone")
+            check_written(f"{name}: {id!r}", record, new[id])
+
+
+def records_by_id(collection):
+    columns = zip(*(collection[field] for field in RECORD_FIELDS))
+    return {id: dict(zip(RECORD_FIELDS, values)) for id, values in zip(collection["ids"], columns)}
+
+
+def check_written(what, record, found):
+    compare_value(f"{what}: document", record["document"], found["documents"])
+    wanted = typed_metadata(record["metadata"])
+    if record["all_keys_known"]:
+        compare_value(f"{what}: metadata", wanted, found["metadatas"])
+    for key, value in wanted.items():
+        compare_value(f"{what}: metadata {key}", value, found["metadatas"].get(key))
+    # In cosine space chromadb stores direction and length, and multiplies them again.
+    compare_embedding(what, float32_hex(record["embedding"]), found["embeddings"], ulps=2)
+
+
+def persisted_seq_ids(palace):
+    """Return how far the vector index of each collection is persisted, as chroma.sqlite3 records it."""
+    with database_of(palace) as database:
+        found = database.execute(
+            "SELECT c.name, m.seq_id FROM max_seq_id m JOIN segments s ON s.id = m.segment_id"
+            " JOIN collections c ON c.id = s.collection WHERE s.scope = 'VECTOR'"
+        )
+        return {name: int.from_bytes(seq_id, "big") if isinstance(seq_id, bytes) else seq_id for name, seq_id in found}
+
+
+def check_database(palace):
+    with database_of(palace) as database:
+        compare_value("PRAGMA integrity_check", ["ok"], [row[0] for row in database.execute("PRAGMA integrity_check")])
+        # SQLite does not look inside a full-text index unless it is asked this way.
+        database.execute("INSERT INTO embedding_fulltext_search(embedding_fulltext_search) VALUES ('integrity-check')")
+
+
+def database_of(palace):
+    return contextlib.closing(sqlite3.connect(palace / "chroma.sqlite3"))
+
+
+# mempalace
+
+
+def judge_mempalace(palace):
+    """Let mempalace read a copy through its own command line and classes."""
+    before = by_name(dump(palace))
+    with copy_of(palace) as copy, tempfile.TemporaryDirectory() as home:
+        isolate_mempalace(home)
+        entries = set(os.listdir(copy))
+        status, repair_status = run_mempalace(copy, "status"), run_mempalace(copy, "repair-status")
+        check_status(before, status, repair_status)
+        seen = in_new_process(read_with_mempalace, copy, list(before))
+        for name, collection in before.items():
+            compare_ids(f"mempalace: {name}", collection["ids"], seen[name]["ids"])
+            for field in ("documents", "metadatas"):
+                for id, ours, theirs in zip(collection["ids"], collection[field], seen[name][field]):
+                    compare_value(f"mempalace: {name}: {id!r}: {field}", ours, theirs)
+        new = set(os.listdir(copy)) - entries
+        quarantined = sorted(entry for entry in new if re.search(r"\.(drift|corrupt)-", entry))
+        require(not quarantined, f"mempalace put aside {quarantined}")
+        compare(
+            {"collections": list(before.values())},
+            in_new_process(snapshot, copy),
+            ulps=0,
+        )
+    return {
+        "status": status.split("\n"),
+        "repair_status": repair_status.split("\n"),
+        "records": {name: len(collection["ids"]) for name, collection in seen.items()},
+        "new_entries": sorted(new),
+    }
+
+
+def isolate_mempalace(home):
+    """Keep this machine's own mempalace out: its settings, its palace and its locks."""
+    for variable in [name for name in os.environ if name.startswith(("MEMPALACE_", "MEMPAL_", "XDG_"))]:
+        del os.environ[variable]
+    os.environ["HOME"] = os.environ["USERPROFILE"] = home
+
+
+def run_mempalace(palace, command):
+    arguments = [sys.executable, "-m", "mempalace", "--palace", str(palace), command]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    require(done.returncode == 0, f"mempalace {command}: exit code {done.returncode}: {done.stdout}")
+    return "\n".join(line.strip() for line in done.stdout.splitlines() if line.strip(" ="))
+
+
+def check_status(collections, status, repair_status):
+    drawers = collections.get("mempalace_drawers")
+    if drawers is not None:
+        require(f"{drawers['count']} drawers" in status.replace(",", ""), f"mempalace status: {status}")
+    states = re.findall(r"^status:\s+(.*)$", repair_status, flags=re.MULTILINE)
+    # UNKNOWN is what it says of an index that chromadb has not persisted yet.
+    require(states and set(states) <= {"OK", "UNKNOWN"}, f"mempalace repair-status: {repair_status}")
+
+
+def read_with_mempalace(palace, names):
+    """Read ids and documents through mempalace's backend, and search as it does: by vector and by word."""
+    from mempalace.backends.chroma import ChromaBackend
+
+    backend = ChromaBackend()
+    seen = {}
+    for name in names:
+        collection = backend.get_collection(str(palace), name, create=False)
+        found = read_pages(collection)
+        for position in range(0, len(found["ids"]), max(1, len(found["ids"]) // 10)):
+            answer = collection.query(query_embeddings=[found["embeddings"][position]], n_results=3)
+            require(found["ids"][position] in answer.ids[0], f"mempalace: {name}: {found['ids'][position]!r} not found")
+        seen[name] = {field: found[field] for field in ("ids", "documents", "metadatas")}
+        require(collection.count() == len(found["ids"]), f"mempalace: {name}: count() differs from get()")
+        words = re.findall(r"[A-Za-z]{6,}", " ".join(document or "" for document in found["documents"][:50]))
+        if words:
+            require(collection.lexical_search(query=words[0]).hits, f"mempalace: {name}: no document has {words[0]!r}")
+    backend.close()
+    return seen
+
+
+def read_pages(collection):
+    found = {"ids": [], "documents": [], "metadatas": [], "embeddings": []}
+    while True:
+        page = collection.get(limit=5_000, offset=len(found["ids"]), include=["documents", "metadatas", "embeddings"])
+        if not page.ids:
+            return found
+        found["ids"].extend(page.ids)
+        found["documents"].extend(page.documents)
+        found["metadatas"].extend(typed_metadata(metadata) for metadata in page.metadatas)
+        found["embeddings"].extend([float(x) for x in embedding] for embedding in page.embeddings)
+
+
+# Command line
+
+
+def read_dump(path):
+    raw = path.read_bytes()
+    return json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("dump", "exercise", "mempalace"):
+        commands.add_parser(name).add_argument("palace", type=Path)
+    comparison = commands.add_parser("compare")
+    comparison.add_argument("a", type=Path)
+    comparison.add_argument("b", type=Path)
+    comparison.add_argument("--ulps", type=int, default=0, help="allowed difference per float32 (default: none)")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    try:
+        if arguments.command == "compare":
+            verdict = compare(read_dump(arguments.a), read_dump(arguments.b), arguments.ulps)
+        else:
+            command = {"dump": dump, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
+            verdict = command(arguments.palace)
+    except Exception as error:  # whatever a client raises is a verdict on the palace
+        raise SystemExit(f"judge.py {arguments.command}: {type(error).__name__}: {error}") from None
+    json.dump(verdict, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()
