@@ -31,7 +31,7 @@ impl Exit {
         match error {
             Error::Store(error) => of_store(error),
             Error::Engine(error) => of_engine(error),
-            Error::Disk(_) | Error::NoSpace { .. } | Error::RolledBack { .. } => Exit::Failed,
+            Error::Disk(_) | Error::NoSpace { .. } | Error::NotBegun { .. } | Error::RolledBack { .. } => Exit::Failed,
             Error::InUse { .. } => Exit::InUse,
             Error::Interrupted { .. } => Exit::Interrupted,
             Error::Refused { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } | Error::TwoInterrupted { .. } => {

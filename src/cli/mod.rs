@@ -71,7 +71,7 @@ fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit,
         return Ok(Exit::Interrupted);
     }
     let mut keeper = Keeper::lock(&palace)?;
-    let mut progress = Progress::new(report, 0);
+    let mut progress = Progress::recovering(report);
     let ended = match args.resume {
         true => keeper.resume(&mut progress)?,
         false => keeper.recover(&mut progress)?,
@@ -114,7 +114,7 @@ fn rebuild(palace: PathBuf, args: &RebuildArgs, report: &Report) -> Result<Exit,
 }
 
 fn execute(keeper: &mut Keeper, proposal: Proposal, report: &Report) -> Result<Ended, Error> {
-    let mut progress = Progress::new(report, proposal.plan.steps.iter().map(crate::engine::Step::weight).sum());
+    let mut progress = Progress::working(report, proposal.plan.steps.iter().map(crate::engine::Step::weight).sum());
     let ended = keeper.rebuild(proposal, &mut progress);
     progress.finish();
     ended

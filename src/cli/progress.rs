@@ -15,12 +15,18 @@ pub(super) struct Progress {
 }
 
 const WORKING: &str = "{bar:24} {percent:>3}%  {bytes_per_sec}, {eta} left  {wide_msg}";
+const RECOVERING: &str = "{spinner} {wide_msg}";
 const READING: &str = "{spinner} reading the palace: {human_pos} records, {per_sec}";
 
 impl Progress {
     /// Progress through work of so many bytes. From here on a signal stops the work between two steps.
-    pub(super) fn new(report: &Report, bytes: u64) -> Progress {
+    pub(super) fn working(report: &Report, bytes: u64) -> Progress {
         Progress { bar: bar(report, Some(bytes), WORKING), stop: stop_on_signal() }
+    }
+
+    /// Progress through a recovery, whose work is short.
+    pub(super) fn recovering(report: &Report) -> Progress {
+        Progress { bar: bar(report, None, RECOVERING), stop: stop_on_signal() }
     }
 
     /// Progress through work whose size nobody knows. A signal ends the program at once: nothing has begun.

@@ -32,6 +32,12 @@ pub enum Error {
         /// Bytes free.
         free: u64,
     },
+    /// The operation could not begin.
+    #[error("{source}\nThe operation could not begin; the palace was not touched")]
+    NotBegun {
+        /// Why not.
+        source: engine::Error,
+    },
     /// The operation failed and was undone.
     #[error("{source}\nOperation {number} was rolled back: the palace is as it was")]
     RolledBack {

@@ -41,11 +41,8 @@ impl Keep {
         }
     }
 
-    /// The keep of a palace; a new one is made on the palace's own file system, beside it where that is possible.
-    pub(super) fn find_or_create(disk: &dyn Disk, palace: &Path) -> Result<Keep, Error> {
-        if let Some(keep) = Keep::find(disk, palace)? {
-            return Ok(keep);
-        }
+    /// Makes the keep of a palace on the palace's own file system, beside it where that is possible.
+    pub(super) fn create(disk: &dyn Disk, palace: &Path) -> Result<Keep, Error> {
         let path = Keep::wanted(disk, palace)?;
         disk.create_dir(&path)?;
         disk.adopt(&path, palace)?;

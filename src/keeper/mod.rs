@@ -107,7 +107,13 @@ impl Keeper {
     pub fn lock(palace: &Path) -> Result<Keeper, Error> {
         let palace = resolve(palace)?;
         let disk = RealDisk::new();
-        let keep = Keep::find_or_create(&disk, &palace)?;
+        let keep = match Keep::find(&disk, &palace)? {
+            Some(keep) => keep,
+            None => {
+                chroma::find_database(&palace)?; // no keep is made for what is no palace
+                Keep::create(&disk, &palace)?
+            }
+        };
         let locks = neighbours::shut_out(&palace, &keep)?;
         keep.tidy(&disk)?;
         Ok(Keeper { palace, keep, _locks: locks })
@@ -157,8 +163,12 @@ impl Keeper {
         let folder = self.keep.next(&disk, "rebuild")?;
         let began_at = jiff::Timestamp::now().as_second();
         let begin = Begin { number: folder.number, title: "rebuild".into(), began_at, plan: proposal.plan };
-        let operation = Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin)?;
-        drop(operation);
+        if let Err(failed) = Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin) {
+            return Err(match disk.stat(&folder.path)? {
+                Some(_) => self.interrupted(&folder, failed),
+                None => Error::NotBegun { source: failed },
+            });
+        }
         let (operation, entry) = self.pick_up(&disk, &folder)?;
         self.drive(&disk, &folder, operation, &entry, watch)
     }

@@ -1,7 +1,8 @@
 """Open a palace with the real chromadb and the real mempalace, and say whether they are satisfied with it.
 
     judge.py dump PALACE                 print all that chromadb returns for the palace (see snapshot.py)
-    judge.py compare A B [--ulps N]      compare two dumps (JSON, or gzip of JSON)
+    judge.py compare A B [--ulps N] [--any-order]
+                                         compare two dumps (JSON, or gzip of JSON)
     judge.py exercise PALACE             change every collection, reopen, and find exactly the changes
     judge.py mempalace PALACE            let mempalace read the palace and compare with what chromadb reads
 
@@ -85,9 +86,11 @@ def dump(palace):
 # compare
 
 
-def compare(before, after, ulps):
+def compare(before, after, ulps=0, any_order=False):
     """Compare two dumps; return how much was compared."""
     ours, theirs = by_name(before), by_name(after)
+    if any_order:
+        ours, theirs = in_order_of_ids(ours), in_order_of_ids(theirs)
     require(ours.keys() == theirs.keys(), f"collections {sorted(ours)} against {sorted(theirs)}")
     for name, collection in ours.items():
         compare_collection(name, collection, theirs[name], ulps)
@@ -98,12 +101,23 @@ def by_name(dumped):
     return {collection["name"]: collection for collection in dumped["collections"]}
 
 
+def in_order_of_ids(collections):
+    """Sort records by id, for chromadb 0.4, which lists records by id and not by age."""
+    return {name: {**collection, **sorted_columns(collection)} for name, collection in collections.items()}
+
+
+def sorted_columns(collection):
+    fields = ("ids", *RECORD_FIELDS)
+    rows = sorted(zip(*(collection[field] for field in fields)), key=lambda row: row[0])
+    return {field: [row[column] for row in rows] for column, field in enumerate(fields)}
+
+
 def compare_collection(name, ours, theirs, ulps):
-    compare_value(f"{name}: collection metadata", ours["metadata"], theirs["metadata"])
+    compare_metadata(f"{name}: collection", ours["metadata"], theirs["metadata"])
     compare_ids(name, ours["ids"], theirs["ids"])
     for position, id in enumerate(ours["ids"]):
-        for field in ("documents", "metadatas"):
-            compare_value(f"{name}: {id!r}: {field}", ours[field][position], theirs[field][position])
+        compare_value(f"{name}: {id!r}: document", ours["documents"][position], theirs["documents"][position])
+        compare_metadata(f"{name}: {id!r}", ours["metadatas"][position], theirs["metadatas"][position])
         compare_embedding(f"{name}: {id!r}", ours["embeddings"][position], theirs["embeddings"][position], ulps)
     require(len(ours["queries"]) == len(theirs["queries"]), f"{name}: a different number of queries")
     for number, (query, answer) in enumerate(zip(ours["queries"], theirs["queries"])):
@@ -119,7 +133,21 @@ def compare_ids(name, ours, theirs):
 
 
 def compare_value(what, ours, theirs):
-    require(ours == theirs, f"{what}: {ours!r} against {theirs!r}")
+    require(ours == theirs, f"{what}: {excerpt(ours)} against {excerpt(theirs)}")
+
+
+def excerpt(value):
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
+
+
+def compare_metadata(what, ours, theirs):
+    if ours is None or theirs is None:
+        compare_value(f"{what}: metadata", ours, theirs)
+        return
+    compare_value(f"{what}: metadata keys", sorted(ours), sorted(theirs))
+    for key, value in ours.items():
+        compare_value(f"{what}: metadata {key!r}", value, theirs[key])
 
 
 def compare_embedding(what, ours, theirs, ulps):
@@ -145,8 +173,9 @@ def compare_answers(what, ours, theirs, ulps):
     """
     compare_value(f"{what}: vector", ours["vector"], theirs["vector"])
     if ulps == 0:
-        for field in ("ids", "distances"):
-            compare_value(f"{what}: {field}", ours[field], theirs[field])
+        compare_value(f"{what}: ids", ours["ids"], theirs["ids"])
+        for id, a, b in zip(ours["ids"], ours["distances"], theirs["distances"]):
+            compare_value(f"{what}: distance of {id!r}", a["v"], b["v"])
         return
     mine, yours = distances_by_id(ours), distances_by_id(theirs)
     compare_value(f"{what}: number of results", len(mine), len(yours))
@@ -183,7 +212,7 @@ def exercise(palace):
         check_changes(by_name(before), by_name(after), changes)
         in_new_process(find_again, copy, changes)
         # Once more: what the second process did when it opened the palace must not show either.
-        compare(after, in_new_process(snapshot, copy), ulps=0)
+        compare(after, in_new_process(snapshot, copy))
         check_database(copy)
     return {
         name: {"kept": before_count - len(change["deleted"]), "written": len(change["written"])}
@@ -286,7 +315,7 @@ def check_changes(before, after, changes):
     require(before.keys() == after.keys(), f"collections {sorted(before)} against {sorted(after)}")
     for name, change in changes.items():
         old, new = records_by_id(before[name]), records_by_id(after[name])
-        compare_value(f"{name}: collection metadata", before[name]["metadata"], after[name]["metadata"])
+        compare_metadata(f"{name}: collection", before[name]["metadata"], after[name]["metadata"])
         untouched = [id for id in old if id not in change["written"] and id not in change["deleted"]]
         compare_ids(name, untouched, [id for id in new if id not in change["written"]])
         for id in untouched:
@@ -305,7 +334,7 @@ def check_written(what, record, found):
     compare_value(f"{what}: document", record["document"], found["documents"])
     wanted = typed_metadata(record["metadata"])
     if record["all_keys_known"]:
-        compare_value(f"{what}: metadata", wanted, found["metadatas"])
+        compare_metadata(what, wanted, found["metadatas"])
     for key, value in wanted.items():
         compare_value(f"{what}: metadata {key}", value, found["metadatas"].get(key))
     # In cosine space chromadb stores direction and length, and multiplies them again.
@@ -347,17 +376,13 @@ def judge_mempalace(palace):
         seen = in_new_process(read_with_mempalace, copy, list(before))
         for name, collection in before.items():
             compare_ids(f"mempalace: {name}", collection["ids"], seen[name]["ids"])
-            for field in ("documents", "metadatas"):
+            for field, compare_field in (("documents", compare_value), ("metadatas", compare_metadata)):
                 for id, ours, theirs in zip(collection["ids"], collection[field], seen[name][field]):
-                    compare_value(f"mempalace: {name}: {id!r}: {field}", ours, theirs)
+                    compare_field(f"mempalace: {name}: {id!r}", ours, theirs)
         new = set(os.listdir(copy)) - entries
         quarantined = sorted(entry for entry in new if re.search(r"\.(drift|corrupt)-", entry))
         require(not quarantined, f"mempalace put aside {quarantined}")
-        compare(
-            {"collections": list(before.values())},
-            in_new_process(snapshot, copy),
-            ulps=0,
-        )
+        compare({"collections": list(before.values())}, in_new_process(snapshot, copy))
     return {
         "status": status.split("\n"),
         "repair_status": repair_status.split("\n"),
@@ -439,6 +464,7 @@ def parse_arguments():
     comparison.add_argument("a", type=Path)
     comparison.add_argument("b", type=Path)
     comparison.add_argument("--ulps", type=int, default=0, help="allowed difference per float32 (default: none)")
+    comparison.add_argument("--any-order", action="store_true", help="ignore the order of the records")
     return parser.parse_args()
 
 
@@ -446,7 +472,7 @@ def main():
     arguments = parse_arguments()
     try:
         if arguments.command == "compare":
-            verdict = compare(read_dump(arguments.a), read_dump(arguments.b), arguments.ulps)
+            verdict = compare(read_dump(arguments.a), read_dump(arguments.b), arguments.ulps, arguments.any_order)
         else:
             command = {"dump": dump, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
             verdict = command(arguments.palace)

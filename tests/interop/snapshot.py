@@ -27,6 +27,9 @@ from chromadb.config import Settings
 PAGE_RECORDS = 5_000
 QUERY_COUNT = 10
 QUERY_RESULTS = 10
+# Ask for more than is kept: the search looks at no fewer candidates than that, and chromadb 0.x alone looks at 10,
+# which is too few to find the ten nearest.
+QUERY_CANDIDATES = 50
 
 
 def open_client(palace):
@@ -89,14 +92,14 @@ def run_queries(collection, embeddings):
         vector = [as_float32(random_source.gauss(0.0, 1.0)) for _ in range(dimension)]
         answer = collection.query(
             query_embeddings=[vector],
-            n_results=min(QUERY_RESULTS, len(embeddings)),
+            n_results=min(QUERY_CANDIDATES, len(embeddings)),
             include=["distances"],
         )
         queries.append(
             {
                 "vector": float32_hex(vector),
-                "ids": answer["ids"][0],
-                "distances": [typed(float(distance)) for distance in answer["distances"][0]],
+                "ids": answer["ids"][0][:QUERY_RESULTS],
+                "distances": [typed(float(distance)) for distance in answer["distances"][0][:QUERY_RESULTS]],
             }
         )
     return queries

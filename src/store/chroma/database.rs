@@ -59,7 +59,8 @@ impl Source {
     }
 }
 
-fn find_database(directory: &Path) -> Result<PathBuf, Error> {
+/// The database in a directory, if it is a palace that can be rebuilt: looks at names and at the first bytes, opens nothing.
+pub fn find_database(directory: &Path) -> Result<PathBuf, Error> {
     match fs::metadata(directory) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(Error::NotADirectory(directory.to_owned())),
@@ -71,18 +72,25 @@ fn find_database(directory: &Path) -> Result<PathBuf, Error> {
         Ok(_) => return Err(Error::NotAFile(database)),
         Err(_) => return Err(Error::NotAPalace(directory.to_owned())),
     }
-    Ok(database)
+    match header(&database)?.starts_with(b"SQLite format 3\0") {
+        true => Ok(database),
+        false => Err(Error::NotADatabase(database)),
+    }
+}
+
+/// The first hundred bytes, fewer where the file is shorter.
+fn header(database: &Path) -> Result<Vec<u8>, Error> {
+    let mut header = Vec::new();
+    let read = fs::File::open(database).and_then(|file| file.take(100).read_to_end(&mut header));
+    read.map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
+    header.resize(100, 0);
+    Ok(header)
 }
 
 /// Whether the main file alone is the whole truth: no siblings, and not in WAL mode (bytes 18 and 19 of the header).
 fn is_at_rest(database: &Path) -> Result<bool, Error> {
-    let scratch = |source| Error::Scratch { path: database.to_owned(), source };
-    let mut header = Vec::new();
-    fs::File::open(database).and_then(|file| file.take(100).read_to_end(&mut header)).map_err(scratch)?;
-    if header.len() < 100 || !header.starts_with(b"SQLite format 3\0") {
-        return Err(Error::NotADatabase(database.to_owned()));
-    }
-    Ok(header[18..20] == [1, 1] && siblings(DATABASE).iter().all(|name| !database.with_file_name(name).exists()))
+    Ok(header(database)?[18..20] == [1, 1]
+        && siblings(DATABASE).iter().all(|name| !database.with_file_name(name).exists()))
 }
 
 fn copy_and_roll(database: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {

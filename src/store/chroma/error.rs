@@ -42,8 +42,8 @@ pub enum Error {
         /// SQLite's answer.
         source: rusqlite::Error,
     },
-    /// A copy to read from could not be made.
-    #[error("cannot make a copy of {} to read from: {source}", path.display())]
+    /// The database cannot be read, or not be copied to be read.
+    #[error("cannot read {}, or make the copy that reading it takes: {source}", path.display())]
     Scratch {
         /// The database.
         path: PathBuf,

@@ -107,15 +107,18 @@ impl Format {
         self.ddl.iter().map(String::as_str).filter(|statement| is_index(statement))
     }
 
-    /// Whether any statement makes this table.
-    pub fn has_table(&self, name: &str) -> bool {
-        self.ddl.iter().any(|statement| {
-            let words = statement.split(|c: char| c.is_whitespace() || matches!(c, '(' | '"' | '\'' | '`'));
-            let mut words =
-                words.filter(|word| !word.is_empty()).skip_while(|word| !word.eq_ignore_ascii_case("table"));
-            words.nth(1) == Some(name)
-        })
+    /// Whether any statement makes the table or index of this name.
+    pub fn makes(&self, name: &str) -> bool {
+        self.ddl.iter().any(|statement| made_by(statement) == Some(name))
     }
+}
+
+/// The name in a `CREATE TABLE` or `CREATE INDEX`.
+fn made_by(statement: &str) -> Option<&str> {
+    let words = statement.split(|c: char| c.is_whitespace() || matches!(c, '(' | '"' | '\'' | '`'));
+    let mut words = words.filter(|word| !word.is_empty());
+    words.find(|word| word.eq_ignore_ascii_case("table") || word.eq_ignore_ascii_case("index"))?;
+    words.find(|word| !["if", "not", "exists"].iter().any(|noise| word.eq_ignore_ascii_case(noise)))
 }
 
 fn is_index(statement: &str) -> bool {

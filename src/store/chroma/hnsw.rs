@@ -80,6 +80,9 @@ const LEVEL0: &str = "data_level0.bin";
 const LENGTHS: &str = "length.bin";
 const LINKS: &str = "link_lists.bin";
 
+/// Takes the slot of an element and its lists, one level after the other.
+type LinkReceiver<'r> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'r;
+
 impl Hnsw {
     /// Opens the segment in `directory`. Only the header is checked here.
     pub fn open(directory: &Path) -> Result<Hnsw, Error> {
@@ -179,12 +182,8 @@ impl Hnsw {
         Ok(levels)
     }
 
-    /// Hands the link lists of each element above the ground level to `receive`.
-    fn link_lists(
-        &self,
-        directory: &Path,
-        receive: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Hands the link lists of each element above the ground level to `receive`, with its slot.
+    fn link_lists(&self, directory: &Path, receive: &mut LinkReceiver) -> Result<(), Error> {
         let io = |source| Error::Io { name: LINKS, source };
         let file = File::open(directory.join(LINKS)).map_err(io)?;
         let mut input = io::BufReader::with_capacity(CHUNK_BYTES as usize, file);

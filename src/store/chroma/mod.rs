@@ -21,7 +21,7 @@ mod verify;
 
 pub use blueprint::{Blueprint, NewCollection, Refill, Renamed, Route};
 pub use catalog::{Collection, Space};
-pub use database::{Source, siblings};
+pub use database::{Source, find_database, siblings};
 pub use digest::Digest;
 pub use error::Error;
 pub use format::Format;

@@ -147,8 +147,8 @@ pub enum Loss {
         /// How many.
         rows: i64,
     },
-    /// A table that chromadb did not make.
-    Table {
+    /// A table, index, view or trigger that chromadb did not make.
+    Stranger {
         /// Its name.
         name: String,
     },
@@ -162,7 +162,7 @@ impl fmt::Display for Loss {
             Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
             Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
             Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
-            Loss::Table { name } => write!(f, "table {name}: chromadb did not make it"),
+            Loss::Stranger { name } => write!(f, "{name} in the database: chromadb did not make it"),
         }
     }
 }
@@ -374,12 +374,12 @@ impl Surveyor<'_> {
         if let Ok(rows @ 1..) = connection.query_row(orphans, [], |row| row.get::<_, i64>(0)) {
             self.losses.push(Loss::Unowned { table: "embedding_metadata".into(), rows });
         }
-        let mut tables = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
-        for name in tables.query_map([], |row| row.get::<_, String>(0))? {
+        let mut objects = connection.prepare("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")?;
+        for name in objects.query_map([], |row| row.get::<_, String>(0))? {
             let name = name?;
             let is_sqlite = name.starts_with("sqlite_") || name.starts_with("embedding_fulltext_search");
-            if !is_sqlite && name != "acquire_write" && !self.source.format.has_table(&name) {
-                self.losses.push(Loss::Table { name });
+            if !is_sqlite && name != "acquire_write" && !self.source.format.makes(&name) {
+                self.losses.push(Loss::Stranger { name });
             }
         }
         Ok(())

@@ -85,15 +85,15 @@ impl Vectors {
         let vector = || {
             let mut queued = self.index.prepare_cached("SELECT seq_id FROM queued WHERE id = ?1")?;
             match queued.query_row([id], |row| row.get::<_, Option<i64>>(0)).optional()? {
-                Some(Some(sequence)) => self.from_queue(source, sequence),
+                Some(Some(sequence)) => self.in_queue(source, sequence),
                 Some(None) => Ok(None),
-                None => self.from_segment(id),
+                None => self.in_segment(id),
             }
         };
         vector().during(&source.database, "reading a vector")
     }
 
-    fn from_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
+    fn in_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
         let mut query = source.connection.prepare_cached("SELECT vector FROM embeddings_queue WHERE seq_id = ?1")?;
         let original = query.query_row([sequence], |row| Ok(floats(row.get_ref(0)?)))?;
         Ok(original.map(|original| match self.collection.space {
@@ -105,7 +105,7 @@ impl Vectors {
         }))
     }
 
-    fn from_segment(&self, id: &Text) -> rusqlite::Result<Option<Vector>> {
+    fn in_segment(&self, id: &Text) -> rusqlite::Result<Option<Vector>> {
         let sql = "SELECT slot FROM label JOIN element USING (label) WHERE id = ?1";
         let slot = self.index.prepare_cached(sql)?.query_row([id], |row| row.get::<_, i64>(0)).optional()?;
         let Some((stored, length)) = slot.zip(self.hnsw.as_ref()).and_then(|(slot, hnsw)| hnsw.vector(slot as u64))
