@@ -140,7 +140,7 @@ impl Report {
             json!({
                 "operation": ended.number,
                 "title": ended.title,
-                "outcome": outcome_word(ended.outcome),
+                "outcome": ended.outcome.to_string(),
                 "aborted": ended.aborted,
                 "torn_bytes": ended.torn_bytes,
                 "folder": ended.folder.display().to_string(),
@@ -238,7 +238,7 @@ fn operation_json(operation: &OperationView) -> Value {
         "operation": operation.number,
         "title": operation.title,
         "began_at": when(operation.began_at),
-        "outcome": operation.outcome.map(outcome_word),
+        "outcome": operation.outcome.map(|outcome| outcome.to_string()),
         "aborted": operation.aborted,
         "committed": operation.is_committed,
         "torn_bytes": operation.torn_bytes,
@@ -249,15 +249,15 @@ fn operation_json(operation: &OperationView) -> Value {
 }
 
 fn interrupted_text(operation: &OperationView) -> String {
-    let done = operation.steps.iter().filter(|(_, mark)| *mark == Mark::Done).count();
     let what = match operation.is_committed {
         true => "It is committed: palacekeeper recover finishes it.",
         false => "The palace is untouched: palacekeeper recover undoes it, palacekeeper recover --resume goes on.",
     };
     format!(
-        "Operation {} ({}) was cut short after {done} of {} steps. {what}",
+        "Operation {} ({}) was cut short after {} of {} steps. {what}",
         operation.number,
         operation.title,
+        operation.done(),
         operation.steps.len()
     )
 }
@@ -274,15 +274,8 @@ fn ended_text(ended: &Ended) -> String {
     format!("Operation {} ({}) {what} {}.{torn}", ended.number, ended.title, ended.folder.display())
 }
 
-fn state(operation: &OperationView) -> &'static str {
-    operation.outcome.map_or("interrupted", outcome_word)
-}
-
-fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Completed => "completed",
-        Outcome::RolledBack => "rolled back",
-    }
+fn state(operation: &OperationView) -> String {
+    operation.outcome.map_or("interrupted".into(), |outcome| outcome.to_string())
 }
 
 fn mark_word(mark: Mark) -> &'static str {

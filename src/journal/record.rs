@@ -3,6 +3,7 @@
 //! Variants are append-only: their order is part of the format, pinned by the golden journals in `tests/golden`.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The ordered steps of an operation and its point of no return.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,15 @@ pub enum Outcome {
     Completed,
     /// The old state stands, as it was.
     RolledBack,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Completed => "completed",
+            Outcome::RolledBack => "rolled back",
+        })
+    }
 }
 
 /// One entry of the journal. Steps are named by their index in the plan.

@@ -42,6 +42,13 @@ pub struct OperationView {
     pub folder: PathBuf,
 }
 
+impl OperationView {
+    /// Steps that are done.
+    pub fn done(&self) -> usize {
+        self.steps.iter().filter(|(_, mark)| *mark == engine::Mark::Done).count()
+    }
+}
+
 impl History {
     /// The operation without an end, if there is one.
     pub fn interrupted(&self) -> Option<&OperationView> {
