@@ -3,7 +3,7 @@
 //! An [`Operation`] is a [`Plan`] with a journal. Each step is written to the journal before it is carried out, so that
 //! after a crash the journal and the disk together say where it stands, and [`verdict()`] says what follows. A fresh run
 //! walks the plan forward; a recovery walks it forward where the operation was committed and back where it was not; both
-//! are [`Operation::drive`]. The engine knows nothing of what a step does.
+//! are one walk, `Operation::drive`. The engine knows nothing of what a step does.
 
 mod ledger;
 mod operation;

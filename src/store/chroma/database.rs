@@ -6,6 +6,7 @@
 
 use super::error::{During, Error};
 use super::{DATABASE, Format};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
 use std::fs;
@@ -120,12 +121,16 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri(path), flags).during(path, "opening it")?;
     prepare(&connection).during(path, "reading its schema")?;
+    // One read transaction for as long as the connection lives: one view of the data, and one lock instead of one a query.
+    connection.execute_batch("BEGIN").during(path, "reading it")?;
     Ok(connection)
 }
 
-/// What every connection begins with. The bundled SQLite switches foreign keys on, and Chroma's schema names a table that
-/// does not exist, so that even reading `segments` in a trigger-free way would fail later (LIBRARIES.md, pitfall 1).
+/// What every connection begins with. The bundled SQLite switches foreign keys on, and Chroma's schema refers to a table
+/// that does not exist, so that any write to `segments` would fail. It is also built to plan a query anew whenever its
+/// parameters change, which for queries of one row costs more than the row.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection
         .execute_batch("PRAGMA foreign_keys=OFF; PRAGMA cache_size=-32768; SELECT count(*) FROM sqlite_master;")?;
     connection.set_prepared_statement_cache_capacity(32);

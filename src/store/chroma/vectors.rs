@@ -4,6 +4,7 @@
 //! record to place is kept in a temporary SQLite database, which spills to disk: memory does not grow with the palace.
 
 use super::catalog::{floats, persisted};
+use super::database::prepare;
 use super::digest::Hasher;
 use super::error::{During, Error};
 use super::hnsw::Hnsw;
@@ -36,7 +37,7 @@ pub(super) struct Vector {
 }
 
 const TABLES: &str = "
-    PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384;
+    PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;
     CREATE TABLE label (id TEXT PRIMARY KEY, label INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE element (label INTEGER PRIMARY KEY, slot INTEGER NOT NULL);
     CREATE TABLE queued (id TEXT PRIMARY KEY, seq_id INTEGER) WITHOUT ROWID;
@@ -46,7 +47,9 @@ impl Vectors {
     /// Finds every vector of a collection.
     pub(super) fn find(source: &Source, collection: &Collection) -> Result<Vectors, Error> {
         let index = Connection::open("").during(&source.database, "making a temporary index")?;
-        index.execute_batch(TABLES).during(&source.database, "making a temporary index")?;
+        prepare(&index)
+            .and_then(|()| index.execute_batch(TABLES))
+            .during(&source.database, "making a temporary index")?;
         let mut vectors = Vectors { collection: collection.clone(), index, hnsw: None, unsound: None, persisted: 0 };
         let summary = match collection.segment_directory(source) {
             Some(directory) if directory.is_dir() => vectors.read_segment(source, &directory)?,
