@@ -161,14 +161,29 @@ impl<'d, S: Step> Operation<'d, S> {
 
     /// Ends an interrupted operation: forward where it was committed, back where it was not.
     pub fn recover(&mut self, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
-        self.drive(self.ledger.direction(), world, watch)
+        match self.ledger.direction() {
+            Direction::Forward => self.drive(Direction::Forward, world, watch),
+            Direction::Back => self.abort("it was cut short".into(), world, watch),
+        }
     }
 
-    /// Gives up an operation that is not committed, and goes back.
+    /// Gives up an operation that is not committed, and goes back. That it goes back is durable before anything is undone:
+    /// otherwise a later resume would believe in steps that are gone.
     pub fn abort(&mut self, why: String, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
-        self.note(Record::Abort(why))?;
-        self.flush()?;
+        if self.ledger.aborted().is_none() {
+            self.note(Record::Abort(why))?;
+            self.flush()?;
+        }
+        self.look_ahead(world)?;
         self.drive(Direction::Back, world, watch)
+    }
+
+    /// Refuses to go back before the first step is undone, not half-way, where any step would have to be refused.
+    fn look_ahead(&self, world: &mut S::World<'_>) -> Result<(), Error> {
+        for index in self.ledger.walk(Direction::Back) {
+            self.judge(Direction::Back, index, world)?;
+        }
+        Ok(())
     }
 
     /// How far it got.
@@ -191,50 +206,41 @@ impl<'d, S: Step> Operation<'d, S> {
             watch.step(direction, index, &step);
             let failed = |source| Error::Step { number: index + 1, title: step.to_string(), source };
             match self.judge(direction, index, world)? {
-                (Verdict::Pass, ..) => {}
-                (Verdict::Settle, ..) => self.settle(direction, index)?,
-                (Verdict::Apply, mark, _) => {
-                    self.intend(index, mark)?;
+                Verdict::Pass => {}
+                Verdict::Settle => self.settle(direction, index)?,
+                Verdict::Apply => {
+                    self.intend(index)?;
                     step.apply(world).map_err(failed)?;
                     self.settle(direction, index)?;
                 }
-                (Verdict::Revert, ..) => {
+                Verdict::Revert => {
                     step.revert(world).map_err(failed)?;
                     self.settle(direction, index)?;
                 }
-                (Verdict::Refuse, mark, observed) => {
-                    let (number, title) = (index + 1, step.to_string());
-                    return Err(Error::Refused { number, title, direction, mark, observed });
-                }
+                Verdict::Refuse => unreachable!("judge returned it as an error"),
             }
             watch.passed(step.weight());
         }
         self.end(direction)
     }
 
-    /// Looks a step up in the table. The disk is asked only where its answer can matter.
-    fn judge(
-        &self,
-        direction: Direction,
-        index: usize,
-        world: &mut S::World<'_>,
-    ) -> Result<(Verdict, Mark, Observed), Error> {
-        let step = &self.plan.steps[index];
+    /// Looks a step up in the table. The disk is asked only where its answer can matter; a refusal is an error.
+    fn judge(&self, direction: Direction, index: usize, world: &mut S::World<'_>) -> Result<Verdict, Error> {
+        let (number, step) = (index + 1, &self.plan.steps[index]);
         let mark = self.ledger.mark(index).expect("the walk stays inside the plan");
         let observed = match (direction, mark) {
             (Direction::Forward, Mark::Done) | (Direction::Back, Mark::Undone) => Observed::Before,
-            _ => step.observe(world).map_err(|source| Error::Step {
-                number: index + 1,
-                title: step.to_string(),
-                source,
-            })?,
+            _ => step.observe(world).map_err(|source| Error::Step { number, title: step.to_string(), source })?,
         };
-        Ok((verdict(direction, mark, observed), mark, observed))
+        match verdict(direction, mark, observed) {
+            Verdict::Refuse => Err(Error::Refused { number, title: step.to_string(), direction, mark, observed }),
+            verdict => Ok(verdict),
+        }
     }
 
     /// Makes the intent durable, and with it whatever was pending; at the pivot `Commit` goes first, in the same frame.
-    fn intend(&mut self, index: usize, mark: Mark) -> Result<(), Error> {
-        if mark == Mark::Untouched {
+    fn intend(&mut self, index: usize) -> Result<(), Error> {
+        if self.ledger.mark(index) == Some(Mark::Untouched) {
             if index == self.plan.pivot as usize {
                 self.note(Record::Commit)?;
             }

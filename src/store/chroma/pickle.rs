@@ -16,8 +16,10 @@ use std::path::Path;
 
 /// A string longer than this is no record id that chromadb would have taken.
 const STRING_BYTES_MAX: u64 = 16 << 20;
+/// No key of the metadata is longer.
+const KEY_BYTES_MAX: u64 = 32;
 /// More values than this are never on the stack at once: maps are drained as they are read.
-const STACK_MAX: usize = 1 << 20;
+const STACK_MAX: usize = 1 << 8;
 
 /// What a pickle says beside its maps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,7 +201,7 @@ impl Machine<'_> {
         };
         let role = match self.stack.last().copied() {
             _ if is_outermost => Role::Top,
-            Some(Value::Text(key)) if is_inside => match self.input.text(key)?.as_slice() {
+            Some(Value::Text(key)) if is_inside => match self.key(key)?.as_slice() {
                 b"id_to_label" => Role::IdToLabel,
                 b"label_to_id" => Role::LabelToId,
                 _ => Role::Ignored,
@@ -304,7 +306,7 @@ impl Machine<'_> {
     }
 
     fn file_top(&mut self, key: Text, item: Value) -> Result<(), Error> {
-        match (self.input.text(key)?.as_slice(), item) {
+        match (self.key(key)?.as_slice(), item) {
             (b"dimensionality", Value::Int(value)) => self.summary.dimensionality = Some(value),
             (b"max_seq_id", Value::Int(value)) => self.summary.max_seq_id = Some(value),
             (b"total_elements_added", Value::Int(value)) => {
@@ -319,6 +321,11 @@ impl Machine<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A key of the metadata; the empty one where it is too long to be known.
+    fn key(&mut self, key: Text) -> Result<Vec<u8>, Error> {
+        if key.length > KEY_BYTES_MAX { Ok(Vec::new()) } else { self.input.text(key) }
     }
 
     fn memoize(&mut self, index: usize, at: u64) -> Result<(), Error> {
