@@ -17,8 +17,10 @@ const HEADER_BYTES: usize = 100;
 const CHUNK_BYTES: u64 = 1 << 20;
 /// hnswlib draws levels from a geometric distribution; no real graph comes near this.
 const LEVEL_MAX: u64 = 64;
-/// More links or dimensions than this are no index that chromadb built.
-const WIDTH_MAX: u64 = 1 << 20;
+/// More links of one element on one level are no index that chromadb built.
+const LINKS_MAX: u64 = 1 << 12;
+/// No embedding has more dimensions.
+const DIMENSION_MAX: u64 = 1 << 16;
 
 /// An HNSW segment whose header makes sense.
 #[derive(Debug)]
@@ -275,11 +277,11 @@ impl Header {
         };
         let fits = u32_at(0) == 1
             && u64_at(4) == 0
-            && (1..=WIDTH_MAX).contains(&header.links_max)
-            && (1..=WIDTH_MAX).contains(&header.links_max_level0)
+            && (1..=LINKS_MAX).contains(&header.links_max)
+            && (1..=2 * LINKS_MAX).contains(&header.links_max_level0)
             && header.vector_at == 4 + 4 * header.links_max_level0
             && header.label_at > header.vector_at
-            && header.label_at - header.vector_at <= 4 * WIDTH_MAX
+            && header.label_at - header.vector_at <= 4 * DIMENSION_MAX
             && (header.label_at - header.vector_at).is_multiple_of(4)
             && header.element_bytes == header.label_at + 8
             && u64_at(12) >= header.count

@@ -146,12 +146,7 @@ impl Staging {
                 transaction.execute("DELETE FROM main.embedding_metadata_array WHERE id BETWEEN ?1 AND ?2", range)?;
                 copy_metadata(transaction, "embedding_metadata_array", "rowid", range)?;
             }
-            transaction.execute(
-                "INSERT INTO main.embedding_fulltext_search (rowid, string_value)
-                 SELECT id, string_value FROM main.embedding_metadata
-                 WHERE id BETWEEN ?1 AND ?2 AND key = 'chroma:document' AND string_value IS NOT NULL ORDER BY id",
-                range,
-            )?;
+            index_documents(transaction, range)?;
             refills.iter().try_for_each(|refilled| refill(transaction, batch, refilled))
         })
     }
@@ -329,6 +324,22 @@ fn copy_metadata(transaction: &Transaction, table: &str, order: &str, range: [i6
          ORDER BY {order}"
     );
     transaction.execute(&sql, range).map(drop)
+}
+
+/// Fills the full-text index from the documents. For the length of the transaction the index gathers more in memory and merges
+/// less often than chromadb lets it; the settings are gone from its configuration before anybody could see them.
+fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Result<()> {
+    for (setting, value) in [("hashsize", 32 << 20), ("automerge", 0)] {
+        let set = "INSERT INTO main.embedding_fulltext_search (embedding_fulltext_search, rank) VALUES (?1, ?2)";
+        transaction.execute(set, params![setting, value])?;
+    }
+    transaction.execute(
+        "INSERT INTO main.embedding_fulltext_search (rowid, string_value)
+         SELECT id, string_value FROM main.embedding_metadata
+         WHERE id BETWEEN ?1 AND ?2 AND key = 'chroma:document' AND string_value IS NOT NULL ORDER BY id",
+        range,
+    )?;
+    transaction.execute("DELETE FROM main.embedding_fulltext_search_config WHERE k <> 'version'", []).map(drop)
 }
 
 /// Puts the vectors of a batch's records into the queue, in the order of the records.

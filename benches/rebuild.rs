@@ -1,0 +1,102 @@
+//! Times a rebuild beside `cp -a` + `sync` of the same palace, and beside filling the full-text index alone, in one run.
+//!
+//! `cargo bench --bench rebuild -- PALACE` works on a copy next to the palace and removes it. benches/README.md says how
+//! to make a palace and how to read the numbers.
+
+use palacekeeper::keeper::Keeper;
+use palacekeeper::store::chroma::{DATABASE, Limits};
+use rusqlite::Connection;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let palace = std::env::args_os().skip(1).find(|argument| !argument.to_string_lossy().starts_with("--"));
+    let Some(palace) = palace.map(PathBuf::from) else {
+        println!("usage: cargo bench --bench rebuild -- PALACE");
+        return Ok(());
+    };
+    let palace = palace.canonicalize()?;
+    let work = tempfile::tempdir_in(palace.parent().ok_or("the palace has no parent")?)?;
+    let copy = work.path().join("palace");
+    run("cp", &["-a".as_ref(), palace.as_ref(), copy.as_ref()])?;
+    run("sync", &[])?;
+
+    let (copied, ()) = timed(|| {
+        run("cp", &["-a".as_ref(), copy.as_ref(), work.path().join("copy").as_ref()])?;
+        run("sync", &[])
+    })?;
+    let (indexed, documents) = timed(|| index(&copy, &work.path().join("index.sqlite3")))?;
+    let before = peak_bytes()?;
+    let (rebuilt, records) = timed(|| rebuild(&copy))?;
+    let rest = rebuilt.saturating_sub(indexed);
+
+    println!("{records} records, {documents} documents, {:.0} MiB", mib(size(&copy)?));
+    println!("cp -a + sync               {:>8.2} s", copied.as_secs_f64());
+    println!("full-text index alone      {:>8.2} s", indexed.as_secs_f64());
+    println!("rebuild                    {:>8.2} s", rebuilt.as_secs_f64());
+    println!("rebuild without the index  {:>8.1} × cp -a + sync", rest.as_secs_f64() / copied.as_secs_f64());
+    println!("peak memory                {:>8.0} MiB ({:.0} before the rebuild)", mib(peak_bytes()?), mib(before));
+    Ok(())
+}
+
+fn timed<T>(act: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
+    let start = Instant::now();
+    let result = act()?;
+    Ok((start.elapsed(), result))
+}
+
+/// The floor: what SQLite takes to fill a trigram index with the documents, in one transaction, unsynced.
+fn index(palace: &Path, target: &Path) -> Result<usize> {
+    let connection = Connection::open(target)?;
+    connection.execute("ATTACH ?1 AS source", [palace.join(DATABASE).to_string_lossy()])?;
+    connection.execute_batch(
+        "PRAGMA synchronous=OFF; PRAGMA cache_size=-65536; BEGIN;
+         CREATE VIRTUAL TABLE documents USING fts5(string_value, tokenize='trigram');",
+    )?;
+    let rows = connection.execute(
+        "INSERT INTO documents (rowid, string_value)
+         SELECT id, string_value FROM source.embedding_metadata WHERE key = 'chroma:document' ORDER BY id",
+        [],
+    )?;
+    connection.execute_batch("COMMIT")?;
+    Ok(rows)
+}
+
+fn rebuild(palace: &Path) -> Result<u64> {
+    let mut keeper = Keeper::lock(palace)?;
+    let proposal = keeper.propose_rebuild(Limits::default(), &mut || ())?;
+    let records = proposal.collections.iter().map(|collection| collection.records).sum();
+    keeper.rebuild(proposal, &mut ())?;
+    Ok(records)
+}
+
+fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<()> {
+    match Command::new(program).args(arguments).status()?.success() {
+        true => Ok(()),
+        false => Err(format!("{program} failed").into()),
+    }
+}
+
+/// The most memory this process ever had resident.
+fn peak_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc/self/status")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+fn size(directory: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { size(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

@@ -1,0 +1,278 @@
+//! A disk in memory that can lose what was never synced.
+//!
+//! Every node and every directory entry exists twice: as running programs see it, and as the platter holds it. Between
+//! the two lies a list of pending changes, in the order they were made; [`Disk::sync`] moves those of one file or one
+//! directory to the platter, and [`MemoryDisk::crash`] lets a [`Fate`] decide, change by change, which of the others got
+//! there by themselves. A rename is one change, as on every journaling file system; all others fall independently, as
+//! POSIX allows.
+//!
+//! Every mutating verb is one *event*, and a verb that writes bytes is two: nothing written yet, and a part of it written.
+//! A [`Fault`] strikes at one event, and [`MemoryDisk::fired`] says whether it did.
+
+mod state;
+
+use palacekeeper::disk::{Disk, Error, Kind, Result, Stat};
+use state::{Inode, Pending, SEEN, State};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// What happens at an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process is gone: this verb and all later ones fail.
+    Crash,
+    /// This verb fails, and later ones do not.
+    Once(ErrorKind),
+    /// This verb and all later ones that change something fail.
+    Forever(ErrorKind),
+}
+
+/// What a crash does with each pending change: a digit for each, the lowest for the oldest change. 0 keeps it, 1 drops it;
+/// of written bytes 2 keeps the first half and then zeros, and 3 keeps only the length. Any random number is a fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate(pub u64);
+
+impl Fate {
+    /// The process was killed and the machine lives: everything stays.
+    pub const KILL: Fate = Fate(0);
+    /// The power went, and nothing got through that was not synced.
+    pub const POWER_CUT: Fate = Fate(u64::MAX);
+}
+
+/// The disk.
+pub struct MemoryDisk(RefCell<State>);
+
+impl MemoryDisk {
+    /// A disk with the directories of these paths.
+    pub fn new(directories: &[&str]) -> MemoryDisk {
+        let disk = MemoryDisk(RefCell::new(State::new()));
+        for directory in directories {
+            disk.create_dir(Path::new(directory)).expect("a new disk is empty");
+        }
+        disk.settle();
+        disk
+    }
+
+    /// The same disk again, with a fault that waits at an event from here on.
+    pub fn with_fault(&self, event: u32, fault: Fault) -> MemoryDisk {
+        let mut state = self.0.borrow().clone();
+        (state.events, state.fired, state.fault) = (0, 0, Some((event, fault)));
+        MemoryDisk(RefCell::new(state))
+    }
+
+    /// The same disk again, without a fault, and with its events counted from here on.
+    pub fn fresh(&self) -> MemoryDisk {
+        self.with_fault(u32::MAX, Fault::Crash)
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> u32 {
+        self.0.borrow().events
+    }
+
+    /// How often the fault struck.
+    pub fn fired(&self) -> u32 {
+        self.0.borrow().fired
+    }
+
+    /// Changes that a crash could still lose.
+    pub fn pending(&self) -> usize {
+        self.0.borrow().pending.len()
+    }
+
+    /// Makes everything durable: what a person did between two crashes has long reached the platter.
+    pub fn settle(&self) {
+        self.0.borrow_mut().settle();
+    }
+
+    /// The fates that make a difference: all of them where there are few, otherwise both extremes and the seeds.
+    pub fn fates(&self, seeds: &[u64]) -> Vec<Fate> {
+        let all = self.0.borrow().pending.iter().try_fold(1_u64, |all, change| all.checked_mul(change.fates()));
+        match all {
+            Some(all @ 0..=64) => (0..all).map(Fate).collect(),
+            _ => [Fate::KILL, Fate::POWER_CUT].into_iter().chain(seeds.iter().copied().map(Fate)).collect(),
+        }
+    }
+
+    /// The disk as the next process finds it.
+    pub fn crash(&self, fate: Fate) -> MemoryDisk {
+        let mut state = self.0.borrow().clone();
+        let mut digits = fate.0;
+        state.survive(|change| {
+            let digit = if fate == Fate::POWER_CUT { 1 } else { digits % change.fates() };
+            digits /= change.fates();
+            digit
+        });
+        MemoryDisk(RefCell::new(state)).fresh()
+    }
+
+    /// Everything below a directory as programs see it: contents of files, `None` for directories.
+    pub fn image(&self, directory: &str) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let state = self.0.borrow();
+        let (mut image, mut todo) = (BTreeMap::new(), vec![PathBuf::from(directory)]);
+        while let Some(path) = todo.pop() {
+            let Ok(node) = state.find(&path) else { continue };
+            let inode = &state.nodes[&node][SEEN];
+            todo.extend(state.entries(node).map(|name| path.join(name)));
+            image.insert(path, (!inode.is_directory).then(|| inode.bytes.clone()));
+        }
+        image
+    }
+
+    /// A number that is the same for two disks on which everything goes the same way.
+    pub fn fingerprint(&self) -> u64 {
+        self.0.borrow().fingerprint()
+    }
+
+    /// The mode of an entry.
+    pub fn mode(&self, path: &Path) -> u32 {
+        let state = self.0.borrow();
+        state.nodes[&state.find(path).expect("somebody asks for the mode of something")][SEEN].mode
+    }
+
+    /// Changes the mode of an entry, durably.
+    pub fn set_mode(&self, path: &Path, mode: u32) {
+        let mut state = self.0.borrow_mut();
+        let node = state.find(path).expect("somebody changes the mode of something");
+        state.change(Pending::Mode { node, mode });
+        state.settle();
+    }
+
+    /// One event, then the change, if nothing strikes.
+    fn act<T>(&self, verb: &'static str, path: &Path, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T> {
+        let mut state = self.0.borrow_mut();
+        state.tick().and_then(|()| act(&mut state)).map_err(|source| Error::new(verb, path, source))
+    }
+
+    fn look<T>(&self, verb: &'static str, path: &Path, look: impl FnOnce(&State) -> io::Result<T>) -> Result<T> {
+        let state = self.0.borrow();
+        let outcome = if state.is_dead() { Err(io::Error::other("crashed")) } else { look(&state) };
+        outcome.map_err(|source| Error::new(verb, path, source))
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn stat(&self, path: &Path) -> Result<Option<Stat>> {
+        self.look("look at", path, |state| {
+            let Ok(node) = state.find(path) else { return Ok(None) };
+            let inode = &state.nodes[&node][SEEN];
+            let kind = if inode.is_directory { Kind::Directory } else { Kind::File };
+            let (length, modified_ns) = (inode.bytes.len() as u64, inode.modified_ns);
+            Ok(Some(Stat { kind, device: 1, node, length, allocated: length, modified_ns }))
+        })
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<OsString>> {
+        self.look("list", directory, |state| {
+            let node = state.find(directory)?;
+            Ok(state.entries(node).cloned().collect())
+        })
+    }
+
+    fn read(&self, path: &Path, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.look("read", path, |state| {
+            let bytes = &state.nodes[&state.find(path)?][SEEN].bytes;
+            let start = (offset as usize).min(bytes.len());
+            Ok(bytes[start..].iter().copied().take(length.min(usize::MAX as u64) as usize).collect())
+        })
+    }
+
+    fn create(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.act("create", path, |state| {
+            let node = state.make(path, false)?;
+            state.write(node, bytes)
+        })
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.act("append to", path, |state| {
+            let node = state.find(path)?;
+            state.write(node, bytes)
+        })
+    }
+
+    fn truncate(&self, path: &Path, length: u64) -> Result<()> {
+        self.act("truncate", path, |state| {
+            let node = state.find(path)?;
+            state.made += 1;
+            let modified_ns = state.made as i64;
+            state.change(Pending::Length { node, length: length as usize, modified_ns });
+            Ok(())
+        })
+    }
+
+    fn create_dir(&self, path: &Path) -> Result<()> {
+        self.act("create the directory", path, |state| state.make(path, true).map(drop))
+    }
+
+    fn copy(&self, source: &Path, target: &Path) -> Result<()> {
+        self.act("write", target, |state| {
+            let Inode { bytes, mode, .. } = state.nodes[&state.find(source)?][SEEN].clone();
+            let node = state.make(target, false)?;
+            state.write(node, &bytes)?;
+            state.change(Pending::Mode { node, mode });
+            Ok(())
+        })
+    }
+
+    fn link(&self, source: &Path, target: &Path) -> Result<()> {
+        self.act("link", target, |state| {
+            let (node, key) = (state.find(source)?, state.free(target)?);
+            state.change(Pending::Names(vec![(key, Some(node))]));
+            Ok(())
+        })
+    }
+
+    fn rename(&self, source: &Path, target: &Path) -> Result<()> {
+        self.act("rename to", target, |state| {
+            let key = state.free(target)?;
+            state.rename(source, key)
+        })
+    }
+
+    fn replace(&self, source: &Path, target: &Path) -> Result<()> {
+        self.act("replace", target, |state| {
+            let key = state.key(target)?;
+            state.rename(source, key)
+        })
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        self.act("remove", path, |state| {
+            let (node, key) = (state.find(path)?, state.key(path)?);
+            if state.entries(node).next().is_some() {
+                return Err(ErrorKind::DirectoryNotEmpty.into());
+            }
+            state.change(Pending::Names(vec![(key, None)]));
+            Ok(())
+        })
+    }
+
+    fn adopt(&self, path: &Path, model: &Path) -> Result<()> {
+        self.act("set the mode of", path, |state| {
+            let mode = state.nodes[&state.find(model)?][SEEN].mode;
+            let node = state.find(path)?;
+            state.change(Pending::Mode { node, mode });
+            Ok(())
+        })
+    }
+
+    /// A sync that fails loses what it was about: the kernel marks the pages clean, and the next sync knows nothing of them.
+    fn sync(&self, path: &Path) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        let outcome = state.tick();
+        if !state.is_dead() {
+            let node = state.find(path).map_err(|source| Error::new("sync", path, source))?;
+            let taken = state.take_pending(node);
+            state.make_durable(if outcome.is_ok() { &taken } else { &[] });
+        }
+        outcome.map_err(|source| Error::new("sync", path, source))
+    }
+
+    fn space(&self, _: &Path) -> Result<u64> {
+        Ok(u64::MAX)
+    }
+}

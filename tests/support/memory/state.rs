@@ -1,0 +1,247 @@
+//! What a disk in memory holds, on both sides of a sync.
+
+use super::Fault;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path};
+
+pub(super) type Node = u64;
+/// An entry, by its directory and its name there.
+type Key = (Node, OsString);
+const ROOT: Node = 1;
+
+/// Index of what programs see, and of what the platter holds.
+pub(super) const SEEN: usize = 0;
+const PLATTER: usize = 1;
+
+#[derive(Clone, Default)]
+pub(super) struct State {
+    pub(super) nodes: BTreeMap<Node, [Inode; 2]>,
+    names: [BTreeMap<Key, Node>; 2],
+    pub(super) pending: Vec<Pending>,
+    /// Nodes and writes made so far: the next inode number, and the clock.
+    pub(super) made: u64,
+    pub(super) events: u32,
+    pub(super) fault: Option<(u32, Fault)>,
+    pub(super) fired: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Inode {
+    pub(super) is_directory: bool,
+    pub(super) bytes: Vec<u8>,
+    pub(super) mode: u32,
+    pub(super) modified_ns: i64,
+}
+
+/// A change that is not durable yet.
+#[derive(Clone)]
+pub(super) enum Pending {
+    Names(Vec<(Key, Option<Node>)>),
+    Bytes { node: Node, at: usize, bytes: Vec<u8>, modified_ns: i64 },
+    Length { node: Node, length: usize, modified_ns: i64 },
+    Mode { node: Node, mode: u32 },
+}
+
+impl Pending {
+    /// How many ways a crash can go for it.
+    pub(super) fn fates(&self) -> u64 {
+        if let Pending::Bytes { .. } = self { 4 } else { 2 }
+    }
+
+    /// What gets through; `None` where nothing does.
+    fn survivor(self, fate: u64) -> Option<Pending> {
+        match (fate, self) {
+            (0, change) => Some(change),
+            (2 | 3, Pending::Bytes { node, at, mut bytes, modified_ns }) => {
+                let intact = if fate == 2 { bytes.len() / 2 } else { 0 };
+                bytes[intact..].fill(0);
+                Some(Pending::Bytes { node, at, bytes, modified_ns })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new() -> State {
+        let mut state = State { made: ROOT, ..State::default() };
+        let root = Inode { is_directory: true, mode: 0o755, ..Inode::default() };
+        state.nodes.insert(ROOT, [root.clone(), root]);
+        state
+    }
+
+    /// One event; an error where the fault strikes.
+    pub(super) fn tick(&mut self) -> io::Result<()> {
+        let event = self.events;
+        self.events += 1;
+        let error = match self.fault {
+            None => return Ok(()),
+            Some((at, Fault::Once(_))) if event != at => return Ok(()),
+            Some((at, _)) if event < at => return Ok(()),
+            Some((_, Fault::Crash)) => io::Error::other("crashed"),
+            Some((_, Fault::Once(kind) | Fault::Forever(kind))) => kind.into(),
+        };
+        self.fired += 1;
+        Err(error)
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.fired > 0 && matches!(self.fault, Some((_, Fault::Crash)))
+    }
+
+    pub(super) fn find(&self, path: &Path) -> io::Result<Node> {
+        let mut node = ROOT;
+        for part in path.components() {
+            match part {
+                Component::RootDir => {}
+                Component::Normal(name) => {
+                    node = *self.names[SEEN].get(&(node, name.to_owned())).ok_or(ErrorKind::NotFound)?;
+                }
+                _ => return Err(io::Error::other("a path that must never be made")),
+            }
+        }
+        Ok(node)
+    }
+
+    /// The key of an entry, whether it exists or not.
+    pub(super) fn key(&self, path: &Path) -> io::Result<Key> {
+        let parent = self.find(path.parent().ok_or(ErrorKind::InvalidInput)?)?;
+        match self.nodes[&parent][SEEN].is_directory {
+            true => Ok((parent, path.file_name().unwrap_or(OsStr::new("")).to_owned())),
+            false => Err(ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// The key of an entry that does not exist.
+    pub(super) fn free(&self, path: &Path) -> io::Result<Key> {
+        match self.find(path) {
+            Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+            Err(_) => self.key(path),
+        }
+    }
+
+    pub(super) fn entries(&self, directory: Node) -> impl Iterator<Item = &OsString> {
+        let keys = self.names[SEEN].range((directory, OsString::new())..(directory + 1, OsString::new()));
+        keys.map(|((_, name), _)| name)
+    }
+
+    /// A new node under a free name. A node itself is never lost; without a name nobody finds it.
+    pub(super) fn make(&mut self, path: &Path, is_directory: bool) -> io::Result<Node> {
+        let key = self.free(path)?;
+        self.made += 1;
+        let mode = if is_directory { 0o755 } else { 0o644 };
+        let inode = Inode { is_directory, mode, bytes: Vec::new(), modified_ns: self.made as i64 };
+        self.nodes.insert(self.made, [inode.clone(), inode]);
+        self.change(Pending::Names(vec![(key, Some(self.made))]));
+        Ok(self.made)
+    }
+
+    /// Writes at the end of a file. The event lies between the first half and the rest.
+    pub(super) fn write(&mut self, node: Node, bytes: &[u8]) -> io::Result<()> {
+        let at = self.nodes[&node][SEEN].bytes.len();
+        let outcome = self.tick();
+        let written = if outcome.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
+        self.made += 1;
+        self.change(Pending::Bytes { node, at, bytes: written.to_vec(), modified_ns: self.made as i64 });
+        outcome
+    }
+
+    pub(super) fn rename(&mut self, source: &Path, target: Key) -> io::Result<()> {
+        let (node, from) = (self.find(source)?, self.key(source)?);
+        self.change(Pending::Names(vec![(from, None), (target, Some(node))]));
+        Ok(())
+    }
+
+    pub(super) fn change(&mut self, change: Pending) {
+        self.apply(SEEN, &change);
+        self.pending.push(change);
+    }
+
+    fn apply(&mut self, side: usize, change: &Pending) {
+        match change {
+            Pending::Names(effects) => {
+                for (key, node) in effects {
+                    self.names[side].remove(key);
+                    self.names[side].extend(node.map(|node| (key.clone(), node)));
+                }
+            }
+            Pending::Bytes { node, at, bytes, modified_ns } => {
+                let inode = self.inode(side, node);
+                inode.bytes.resize(inode.bytes.len().max(at + bytes.len()), 0);
+                inode.bytes[*at..at + bytes.len()].copy_from_slice(bytes);
+                inode.modified_ns = *modified_ns;
+            }
+            Pending::Length { node, length, modified_ns } => {
+                let inode = self.inode(side, node);
+                inode.bytes.resize(*length, 0);
+                inode.modified_ns = *modified_ns;
+            }
+            Pending::Mode { node, mode } => self.inode(side, node).mode = *mode,
+        }
+    }
+
+    fn inode(&mut self, side: usize, node: &Node) -> &mut Inode {
+        &mut self.nodes.get_mut(node).expect("nodes are never removed")[side]
+    }
+
+    /// Takes out what a sync of `node` is about: its own contents, and every change of a name in it. A change of the same name
+    /// that is older and stays pending is overtaken.
+    pub(super) fn take_pending(&mut self, node: Node) -> Vec<Pending> {
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut self.pending) {
+            match &change {
+                Pending::Names(effects) if effects.iter().any(|((directory, _), _)| *directory == node) => {
+                    left.iter_mut().for_each(|older| overtake(older, effects));
+                    taken.push(change);
+                }
+                Pending::Bytes { node: of, .. } | Pending::Length { node: of, .. } | Pending::Mode { node: of, .. }
+                    if *of == node =>
+                {
+                    taken.push(change);
+                }
+                _ => left.push(change),
+            }
+        }
+        self.pending = left;
+        taken
+    }
+
+    pub(super) fn make_durable(&mut self, changes: &[Pending]) {
+        changes.iter().for_each(|change| self.apply(PLATTER, change));
+    }
+
+    pub(super) fn settle(&mut self) {
+        let changes = std::mem::take(&mut self.pending);
+        self.make_durable(&changes);
+    }
+
+    /// What is left after a crash, with a fate for each pending change, the oldest first.
+    pub(super) fn survive(&mut self, mut fate: impl FnMut(&Pending) -> u64) {
+        for change in std::mem::take(&mut self.pending) {
+            let fate = fate(&change);
+            let survivor = change.survivor(fate);
+            self.make_durable(survivor.as_slice());
+        }
+        self.names[SEEN] = self.names[PLATTER].clone();
+        let lost = self.nodes.values_mut().filter(|node| node[SEEN] != node[PLATTER]);
+        lost.for_each(|node| node[SEEN] = node[PLATTER].clone());
+    }
+
+    /// A number that is the same for two disks on which everything goes the same way.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.names[SEEN].hash(&mut hasher);
+        let named: BTreeSet<&Node> = self.names[SEEN].values().collect();
+        named.iter().for_each(|node| (node, &self.nodes[node][SEEN]).hash(&mut hasher));
+        hasher.finish()
+    }
+}
+
+fn overtake(older: &mut Pending, newer: &[(Key, Option<Node>)]) {
+    if let Pending::Names(effects) = older {
+        effects.retain(|(key, _)| newer.iter().all(|(other, _)| other != key));
+    }
+}

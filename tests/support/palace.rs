@@ -1,0 +1,226 @@
+//! Palaces for whole-process tests: unpacked from the fixtures, worked on by the real binary, and looked at by a reader
+//! that shares no code with the product.
+
+#![allow(dead_code)] // every test file uses a part of this
+
+mod content;
+mod damage;
+mod expected;
+mod pickle;
+mod strace;
+mod trees;
+mod vectors;
+
+pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories};
+pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
+pub(crate) use expected::assert_as_expected;
+pub(crate) use strace::{Injection, Landed, Point, Strace, calls_of};
+pub(crate) use trees::{Node, Tree};
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Every chromadb whose palaces there are fixtures of.
+pub(crate) const VERSIONS: [&str; 5] = ["0.4.24", "0.5.23", "0.6.3", "1.0.20", "1.5.9"];
+
+/// The real binary.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_palacekeeper");
+
+/// Names that belong to a palace's database besides the database itself.
+pub(crate) const SIBLINGS: [&str; 3] = ["chroma.sqlite3-journal", "chroma.sqlite3-wal", "chroma.sqlite3-shm"];
+
+/// A directory of its own with a palace, a home and a place for temporary files in it.
+pub(crate) struct Arena {
+    root: tempfile::TempDir,
+    /// Name of the palace's directory below the root.
+    name: OsString,
+}
+
+impl Arena {
+    /// Unpacks the small palace of a version.
+    pub(crate) fn new(version: &str) -> Arena {
+        Arena::unpack(&format!("chroma-{version}"))
+    }
+
+    /// Unpacks a fixture by its name.
+    pub(crate) fn unpack(fixture: &str) -> Arena {
+        let arena = Arena::empty();
+        unpack(fixture, arena.root.path());
+        arena
+    }
+
+    /// An arena whose palace is a copy of this one's; inode numbers and times are new.
+    pub(crate) fn fork(&self) -> Arena {
+        let arena = Arena::empty();
+        copy_tree(&self.palace(), &arena.palace());
+        arena
+    }
+
+    fn empty() -> Arena {
+        let root = tempfile::Builder::new().prefix("palacekeeper-").tempdir_in(fast_directory()).expect("a directory");
+        for name in ["home", "tmp"] {
+            std::fs::create_dir(root.path().join(name)).expect("a directory");
+        }
+        Arena { root, name: "palace".into() }
+    }
+
+    /// Gives the palace's directory another name.
+    pub(crate) fn rename(&mut self, name: impl Into<OsString>) {
+        let old = self.palace();
+        self.name = name.into();
+        std::fs::rename(old, self.palace()).expect("the palace can be renamed");
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn palace(&self) -> PathBuf {
+        self.root.path().join(&self.name)
+    }
+
+    /// The keep beside the palace.
+    pub(crate) fn keep(&self) -> PathBuf {
+        let mut name = self.name.clone();
+        name.push(".keep");
+        self.root.path().join(name)
+    }
+
+    /// The folder of the first operation, a rebuild.
+    pub(crate) fn operation(&self) -> PathBuf {
+        self.keep().join("0001-rebuild")
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.palace().join("chroma.sqlite3")
+    }
+
+    /// A command line on this palace, in an environment that holds nothing of this machine's own palaces.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("--palace").arg(self.palace()).args(arguments);
+        self.confine(&mut command);
+        command
+    }
+
+    /// Gives any command this arena's home and no terminal.
+    pub(crate) fn confine(&self, command: &mut Command) {
+        command.env_clear().env("HOME", self.root.path().join("home")).env("TMPDIR", self.root.path().join("tmp"));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        Run::of(&mut self.command(arguments))
+    }
+
+    /// Where a test left everything, for a person who looks into a failure.
+    pub(crate) fn leak(self) -> PathBuf {
+        self.root.keep()
+    }
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    pub(crate) fn of(command: &mut Command) -> Run {
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        Run::from(output)
+    }
+
+    /// Insists on an exit code.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Run {
+        assert_eq!(self.code, Some(code), "exit code; it was {self:#?}");
+        self
+    }
+
+    /// Insists on something having been said, on either stream.
+    #[track_caller]
+    pub(crate) fn says(self, text: &str) -> Run {
+        let said = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(said, "nothing was said of “{text}” in {self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:#?}"))
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Run {
+        Run {
+            code: output.status.code(),
+            signal: output.status.signal(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Says loudly that something was not tested, past libtest's capture. Where `CI=true` it is a failure instead.
+pub(crate) fn skip(what: &str) {
+    say(&format!("SKIPPED: {what}"));
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "nothing may be skipped under CI=true: {what}");
+}
+
+/// Says something on the real stderr, past libtest's capture: figures that a person wants to see of a passing test too.
+pub(crate) fn say(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+/// Whether this process is root; some faults cannot be made without.
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Whether a program is installed.
+pub(crate) fn has(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|path| path.join(program).is_file())
+}
+
+/// A kill of a process takes nothing out of the page cache, so most tests lose nothing by working in memory.
+fn fast_directory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let is_usable = tempfile::tempfile_in(memory).is_ok();
+    if is_usable { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+fn unpack(fixture: &str, target: &Path) {
+    let path = fixtures().join(format!("{fixture}.tar.gz"));
+    let file = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    archive.unpack(target).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Where the fixtures are.
+pub(crate) fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/palaces")
+}
+
+/// Copies a directory with all below it.
+pub(crate) fn copy_tree(source: &Path, target: &Path) {
+    std::fs::create_dir_all(target).expect("a directory");
+    for entry in std::fs::read_dir(source).expect("a directory to copy") {
+        let entry = entry.expect("an entry");
+        let (from, to) = (entry.path(), target.join(entry.file_name()));
+        match entry.file_type().expect("a type").is_dir() {
+            true => copy_tree(&from, &to),
+            false => drop(std::fs::copy(&from, &to).expect("a copy")),
+        }
+    }
+}
