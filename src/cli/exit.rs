@@ -32,6 +32,7 @@ impl Exit {
             Error::Store(error) => of_store(error),
             Error::Engine(error) => of_engine(error),
             Error::Disk(_) | Error::NoSpace { .. } | Error::NotBegun { .. } | Error::RolledBack { .. } => Exit::Failed,
+            Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,
             Error::Interrupted { .. } => Exit::Interrupted,
             Error::Refused { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } | Error::TwoInterrupted { .. } => {
@@ -54,7 +55,6 @@ fn of_store(error: &chroma::Error) -> Exit {
 
 fn of_engine(error: &engine::Error) -> Exit {
     match error {
-        engine::Error::Stopped { .. } => Exit::Stopped,
         engine::Error::Journal(journal::Error::Damaged { .. }) | engine::Error::Illegal { .. } => Exit::Refused,
         engine::Error::Refused { .. } | engine::Error::CannotResume => Exit::Refused,
         _ => Exit::Failed,

@@ -59,7 +59,7 @@ pub enum Error {
         all: usize,
     },
     /// Going forward is not allowed any more.
-    #[error("this operation cannot be resumed: it has begun to go back")]
+    #[error("this operation cannot be resumed, because it has begun to go back; recover it")]
     CannotResume,
 }
 

@@ -32,6 +32,16 @@ pub enum Error {
         /// Bytes free.
         free: u64,
     },
+    /// A signal stopped the operation between two steps.
+    #[error(
+        "stopped after {done} of {all} steps; the palace is as it was. Run palacekeeper recover to undo what was begun, or palacekeeper recover --resume to go on"
+    )]
+    Stopped {
+        /// Steps that are done.
+        done: usize,
+        /// Steps of the plan.
+        all: usize,
+    },
     /// The operation could not begin.
     #[error("{source}\nThe operation could not begin; the palace was not touched")]
     NotBegun {

@@ -194,7 +194,8 @@ impl Keeper {
         let mut world = World::new(disk, &self.palace, &folder.path, &entry.begin.plan);
         let failed = match operation.run(&mut world, watch) {
             Ok(outcome) => return Ok(ended(folder, entry, operation.ledger(), outcome)),
-            Err(failed @ (engine::Error::Stopped { .. } | engine::Error::CannotResume)) => return Err(failed.into()),
+            Err(engine::Error::Stopped { done, all }) => return Err(Error::Stopped { done, all }),
+            Err(failed @ engine::Error::CannotResume) => return Err(failed.into()),
             Err(failed) => failed,
         };
         // After a failed sync nothing this process reads proves anything (invariant I7).
@@ -214,6 +215,7 @@ impl Keeper {
     fn interrupted(&self, folder: &Folder, source: engine::Error) -> Error {
         let (palace, folder) = (self.palace.clone(), folder.path.clone());
         match source {
+            engine::Error::Stopped { done, all } => Error::Stopped { done, all },
             engine::Error::Refused { .. } => Error::Refused { palace, folder, source },
             source => Error::Interrupted { folder, source },
         }

@@ -154,12 +154,12 @@ fn space(source: &Source, config: Option<&str>, schema: Option<&str>, vector: Op
     Ok(if space.as_deref() == Some("cosine") { Space::Cosine } else { Space::Plain })
 }
 
-/// Sequence numbers as the database holds them in a row of `embeddings_queue`, and those of the pickle.
+/// The last write that the HNSW files hold: as the database says, else as the pickle does (0.4), else none.
 pub(super) fn persisted(collection: &Collection, summary: Option<&pickle::Summary>) -> i64 {
     collection.vector_sequence.or(summary.and_then(|summary| summary.max_seq_id)).unwrap_or(0)
 }
 
-/// Whether a value is a vector of so many floats.
+/// The vector in a value of the queue; `None` where it is none.
 pub(super) fn floats(value: ValueRef) -> Option<Vec<f32>> {
     let (chunks, rest) = value.as_blob().ok()?.as_chunks::<4>();
     rest.is_empty().then(|| chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())

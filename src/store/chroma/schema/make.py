@@ -3,8 +3,8 @@
     python make.py
 
 Run it with the Python of an environment that holds exactly the chromadb version to record; it writes VERSION.json
-beside itself, or says which file there already records the same schema. Nothing in those files is typed by hand: chromadb refuses a database whose recorded migrations differ
-from its own by a single space.
+beside itself, or says which file there already records the same schema. Nothing in those files is typed by hand:
+chromadb refuses a database whose recorded migrations differ from its own by a single space.
 """
 
 import contextlib
