@@ -71,8 +71,8 @@ fn bar(report: &Report, length: Option<u64>, template: &str) -> ProgressBar {
     bar
 }
 
-/// SIGINT, SIGTERM and SIGHUP raise a flag. A process that cannot install a handler stops the hard way, which the journal
-/// survives too.
+/// SIGINT, SIGTERM and SIGHUP raise a flag. A process that cannot install a handler stops the hard way, which the
+/// journal survives too.
 fn stop_on_signal() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     static INSTALLED: OnceLock<bool> = OnceLock::new();

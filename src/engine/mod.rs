@@ -1,9 +1,9 @@
 //! Intent, effect, proof: the loop that changes the world, and that is also the recovery.
 //!
-//! An [`Operation`] is a [`Plan`] with a journal. Each step is written to the journal before it is carried out, so that
-//! after a crash the journal and the disk together say where it stands, and [`verdict()`] says what follows. A fresh run
-//! walks the plan forward; a recovery walks it forward where the operation was committed and back where it was not; both
-//! are one walk, `Operation::drive`. The engine knows nothing of what a step does.
+//! An [`Operation`] is a [`Plan`] with a journal. Each step is written to the journal before it is carried out, so
+//! that after a crash the journal and the disk together say where it stands, and [`verdict()`] says what follows. A
+//! fresh run walks the plan forward; a recovery walks it forward where the operation was committed and back where it
+//! was not; both are one walk, `Operation::drive`. The engine knows nothing of what a step does.
 
 mod ledger;
 mod operation;
@@ -25,8 +25,8 @@ pub trait Step: Clone + fmt::Display + Serialize + DeserializeOwned {
     /// The live handles a step works with; never persisted.
     type World<'w>;
 
-    /// Says where the disk stands. A step of which nothing has happened is `Before`, also where earlier steps of the plan
-    /// have been reverted.
+    /// Says where the disk stands. A step of which nothing has happened is `Before`, also where earlier steps of the
+    /// plan have been reverted.
     fn observe(&self, world: &mut Self::World<'_>) -> Result<Observed, StepError>;
 
     /// Carries the step out, from `Before` or `Partial`.

@@ -36,7 +36,8 @@ pub enum Error {
     },
     /// The disk holds something the plan does not expect; nothing was touched.
     #[error(
-        "step {number} ({title}) was refused: going {direction:?}, its journal says {mark:?} and the disk says {observed:?}"
+        "step {number} ({title}) was refused: going {direction:?}, its journal says {mark:?} and the disk says \
+         {observed:?}"
     )]
     Refused {
         /// Number of the step, from 1.
@@ -88,8 +89,8 @@ pub struct Entry<S> {
 }
 
 impl<S> Entry<S> {
-    /// What recovery would do with each step, in the order of doing, if the disk agrees with the journal. The disk is not
-    /// asked: only a recovery may open what an operation left half done.
+    /// What recovery would do with each step, in the order of doing, if the disk agrees with the journal. The disk is
+    /// not asked: only a recovery may open what an operation left half done.
     pub fn preview(&self) -> Vec<(usize, Verdict)> {
         let direction = self.ledger.direction();
         let walk = self.ledger.walk(direction).into_iter().filter_map(|index| Some((index, self.ledger.mark(index)?)));
@@ -121,8 +122,8 @@ pub struct Operation<'d, S: Step> {
 }
 
 impl<'d, S: Step> Operation<'d, S> {
-    /// Brings an operation into being: its folder appears under its name with a whole, durable `Begin` inside, or does not
-    /// appear at all (invariant I1).
+    /// Brings an operation into being: its folder appears under its name with a whole, durable `Begin` inside, or
+    /// does not appear at all (invariant I1).
     pub fn begin(disk: &'d dyn Disk, folder: &Path, unborn: &Path, begin: Begin<S>) -> Result<Self, Error> {
         let header = Header { operation: begin.number, salt: uuid::Uuid::new_v4().as_u64_pair().0 };
         let Begin { title, began_at, plan, .. } = begin;
@@ -167,8 +168,8 @@ impl<'d, S: Step> Operation<'d, S> {
         }
     }
 
-    /// Gives up an operation that is not committed, and goes back. That it goes back is durable before anything is undone:
-    /// otherwise a later resume would believe in steps that are gone.
+    /// Gives up an operation that is not committed, and goes back. That it goes back is durable before anything is
+    /// undone: otherwise a later resume would believe in steps that are gone.
     pub fn abort(&mut self, why: String, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
         if self.ledger.aborted().is_none() {
             self.note(Record::Abort(why))?;

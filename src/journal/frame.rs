@@ -1,8 +1,8 @@
 //! Frames that survive: the bytes of a journal file, as pure functions.
 //!
-//! A file is one header and then frames. Each frame names the one before it and is proved by its own CRC, so a reader can
-//! tell a last frame that was cut short (torn: the append never finished) from one that was damaged later (corrupt).
-//! SPEC.md, "The bytes of the journal", prints every field.
+//! A file is one header and then frames. Each frame names the one before it and is proved by its own CRC, so a reader
+//! can tell a last frame that was cut short (torn: the append never finished) from one that was damaged later
+//! (corrupt). SPEC.md, "The bytes of the journal", prints every field.
 
 /// The first eight bytes of every journal.
 pub const MAGIC: [u8; 8] = *b"PALKEEP\n";

@@ -85,8 +85,8 @@ impl<'d> Journal<'d> {
         Ok(journal)
     }
 
-    /// Reads a journal and makes it ready for more. A torn tail is cut off first, durably: nothing may ever stand behind
-    /// bytes that mean nothing.
+    /// Reads a journal and makes it ready for more. A torn tail is cut off first, durably: nothing may ever stand
+    /// behind bytes that mean nothing.
     pub fn open<S: DeserializeOwned>(disk: &'d dyn Disk, path: &Path) -> Result<(Journal<'d>, Contents<S>), Error> {
         let contents = read(disk, path)?;
         if let Tail::Torn { at, .. } = contents.tail {

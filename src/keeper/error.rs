@@ -23,7 +23,10 @@ pub enum Error {
         who: String,
     },
     /// There is not enough room.
-    #[error("{} has {free} bytes free, and this needs {needed}; nothing was touched. Free some space, then try again", path.display())]
+    #[error(
+        "{} has {free} bytes free, and this needs {needed}; nothing was touched. Free some space, then try again",
+        path.display()
+    )]
     NoSpace {
         /// Where the room is needed.
         path: PathBuf,
@@ -34,7 +37,8 @@ pub enum Error {
     },
     /// A signal stopped the operation between two steps.
     #[error(
-        "stopped after {done} of {all} steps; the palace is as it was. Run palacekeeper recover to undo what was begun, or palacekeeper recover --resume to go on"
+        "stopped after {done} of {all} steps; the palace is as it was. Run palacekeeper recover to undo what was begun, \
+         or palacekeeper recover --resume to go on"
     )]
     Stopped {
         /// Steps that are done.
@@ -57,7 +61,11 @@ pub enum Error {
         source: engine::Error,
     },
     /// The operation could be neither finished nor undone now.
-    #[error("{source}\nThe operation in {} is interrupted; nothing is lost. When the cause is gone, run: palacekeeper recover", folder.display())]
+    #[error(
+        "{source}\nThe operation in {} is interrupted; nothing is lost. When the cause is gone, run: \
+         palacekeeper recover",
+        folder.display()
+    )]
     Interrupted {
         /// Its folder.
         folder: PathBuf,
@@ -65,7 +73,13 @@ pub enum Error {
         source: engine::Error,
     },
     /// The disk holds something that the journal does not expect.
-    #[error("{source}\nSomebody else changed {} or {} after the operation was cut short; nothing was touched. If the palace is as you want it, move the operation's folder out of the keep; otherwise put back what was changed and run: palacekeeper recover", palace.display(), folder.display())]
+    #[error(
+        "{source}\nSomebody else changed {} or {} after the operation was cut short; nothing was touched. If the \
+         palace is as you want it, move the operation's folder out of the keep; otherwise put back what was changed \
+         and run: palacekeeper recover",
+        palace.display(),
+        folder.display()
+    )]
     Refused {
         /// The palace.
         palace: PathBuf,
@@ -75,7 +89,12 @@ pub enum Error {
         source: engine::Error,
     },
     /// The keep holds something that is not ours.
-    #[error("the keep {} holds things that palacekeeper did not make: {}; move them away, then try again. Nothing was touched", keep.display(), names.join(", "))]
+    #[error(
+        "the keep {} holds things that palacekeeper did not make: {}; move them away, then try again. Nothing was \
+         touched",
+        keep.display(),
+        names.join(", ")
+    )]
     Strangers {
         /// The keep.
         keep: PathBuf,
@@ -83,7 +102,11 @@ pub enum Error {
         names: Vec<String>,
     },
     /// A palace has two keeps.
-    #[error("the palace has two keeps, {} and {}; move one of them away, then try again. Nothing was touched", outer.display(), inner.display())]
+    #[error(
+        "the palace has two keeps, {} and {}; move one of them away, then try again. Nothing was touched",
+        outer.display(),
+        inner.display()
+    )]
     TwoKeeps {
         /// Beside the palace.
         outer: PathBuf,
@@ -91,7 +114,11 @@ pub enum Error {
         inner: PathBuf,
     },
     /// Two operations are open at once.
-    #[error("the keep {} holds two operations without an end, {first} and {second}; a person must look. Nothing was touched", keep.display())]
+    #[error(
+        "the keep {} holds two operations without an end, {first} and {second}; a person must look. Nothing was \
+         touched",
+        keep.display()
+    )]
     TwoInterrupted {
         /// The keep.
         keep: PathBuf,

@@ -1,7 +1,7 @@
 //! The front desk: opens a palace, ends what was interrupted, and runs operations on it.
 //!
-//! [`open`] is what a program calls that wants a palace in order: it recovers first, and says what it did. A [`Keeper`] holds
-//! the locks for as long as it lives; [`look`] only reads.
+//! [`open`] is what a program calls that wants a palace in order: it recovers first, and says what it did. A
+//! [`Keeper`] holds the locks for as long as it lives; [`look`] only reads.
 
 mod error;
 mod keep;
@@ -93,9 +93,8 @@ pub struct ProposedCollection {
 
 /// Opens a palace for writing, and first ends whatever was interrupted on it.
 ///
-/// # Errors
-/// [`Error::InUse`] where somebody else has it open; [`Error::Refused`] and [`Error::Interrupted`] where the recovery did not
-/// come to its end; the palace has then not been touched, or the next recovery goes on.
+/// # Errors [`Error::InUse`] where somebody else has it open; [`Error::Refused`] and [`Error::Interrupted`] where the
+/// recovery did not come to its end; the palace has then not been touched, or the next recovery goes on.
 pub fn open(palace: &Path) -> Result<Opened, Error> {
     let mut keeper = Keeper::lock(palace)?;
     let recovered = keeper.recover(&mut ())?;
@@ -151,9 +150,8 @@ impl Keeper {
 
     /// Runs a rebuild that was proposed.
     ///
-    /// # Errors
-    /// [`Error::NoSpace`] before anything has happened; [`Error::RolledBack`] where it failed and the palace is as it was;
-    /// [`Error::Interrupted`] where it could be neither finished nor undone now.
+    /// # Errors [`Error::NoSpace`] before anything has happened; [`Error::RolledBack`] where it failed and the palace
+    /// is as it was; [`Error::Interrupted`] where it could be neither finished nor undone now.
     pub fn rebuild(&mut self, proposal: Proposal, watch: &mut dyn Watch) -> Result<Ended, Error> {
         if proposal.bytes_needed > proposal.bytes_free {
             let (needed, free) = (proposal.bytes_needed, proposal.bytes_free);

@@ -1,7 +1,7 @@
 //! Who else is there: other keepers, MemPalace's writers, and processes that merely have the palace open.
 //!
-//! An idle Chroma client holds no lock that could be seen, and goes on writing to files that have been replaced; so beside
-//! both locks there is a look through the open files of all processes (CHROMA.md §6).
+//! An idle Chroma client holds no lock that could be seen, and goes on writing to files that have been replaced; so
+//! beside both locks there is a look through the open files of all processes (CHROMA.md §6).
 //!
 //! # Limits
 //! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.

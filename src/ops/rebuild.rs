@@ -1,7 +1,7 @@
 //! Plans a rebuild: a new store of the same format, made from everything that can be read of the old one.
 //!
-//! Until the pivot the palace only gains things that nothing names. The pivot is one rename, of the new database over the
-//! old; SPEC.md, "The rebuild", draws the order of the steps and why it is this one.
+//! Until the pivot the palace only gains things that nothing names. The pivot is one rename, of the new database over
+//! the old; SPEC.md, "The rebuild", draws the order of the steps and why it is this one.
 
 use super::names::{ASIDE, BACKUP, STAGING};
 use super::step::Step;
@@ -159,8 +159,8 @@ fn new_collection(files: &StoreFiles, surveyed: &Surveyed) -> NewCollection {
     }
 }
 
-/// One step for each batch. Vectors that go into the queue get their numbers here, and with the last of them the number of
-/// the last applied write of their collection.
+/// One step for each batch. Vectors that go into the queue get their numbers here, and with the last of them the
+/// number of the last applied write of their collection.
 fn upserts(batches: &[Batch], blueprint: &mut Blueprint, numbers: &mut Numbers) -> Vec<Step> {
     let mut steps = Vec::new();
     for batch in batches {

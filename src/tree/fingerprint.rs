@@ -4,8 +4,8 @@ use crate::disk::{Disk, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Bytes of the beginning of a file that the fingerprint covers. An SQLite file counts its changes in bytes 24 to 27, so
-/// every committed change shows here even where length and time do not.
+/// Bytes of the beginning of a file that the fingerprint covers. An SQLite file counts its changes in bytes 24 to 27,
+/// so every committed change shows here even where length and time do not.
 const HEAD_BYTES: u64 = 4096;
 
 /// A file's identity and state. The device number is left out: it may change when the machine starts anew.

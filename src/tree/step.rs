@@ -99,7 +99,8 @@ impl Step {
             }
             Step::CreateDir { target } if exists(target)? => Observed::After,
             Step::CreateDir { .. } => Observed::Before,
-            Step::Sync { .. } => Observed::Before, // nobody can see whether bytes are durable; syncing again is harmless
+            // Nobody can see whether bytes are durable; syncing again is harmless.
+            Step::Sync { .. } => Observed::Before,
             Step::Place { source, target } => match (exists(source)?, exists(target)?) {
                 (_, false) => Observed::Before,
                 (false, true) => Observed::After,

@@ -49,8 +49,8 @@ pub enum Route {
     Segment,
     /// There is no segment yet: all vectors are in the queue, and stay there.
     Unpersisted,
-    /// The segment is not sound: every vector that can be read goes into the queue, from which chromadb builds the graph
-    /// anew at its first read (CHROMA.md §4a).
+    /// The segment is not sound: every vector that can be read goes into the queue, from which chromadb builds the
+    /// graph anew at its first read (CHROMA.md §4a).
     Queue {
         /// What is wrong with the segment.
         why: String,

@@ -125,7 +125,8 @@ fn sequence(source: &Source, segment: Option<&str>) -> Result<Option<i64>, Error
     })
 }
 
-/// Undoes what migration metadb 5 makes of an integer: leading 0x11 bytes, then the decimal digits as text (CHROMA.md §1.5).
+/// Undoes what migration metadb 5 makes of an integer: leading 0x11 bytes, then the decimal digits as text (CHROMA.md
+/// §1.5).
 fn unpoison(value: i64) -> i64 {
     let bytes = value.to_be_bytes();
     let digits = bytes.iter().position(|byte| *byte != 0x11).unwrap_or(bytes.len());

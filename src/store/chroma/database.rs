@@ -1,8 +1,8 @@
 //! Opens a palace's database to read it, without changing a byte of it or beside it.
 //!
-//! A database at rest is opened read-only where it stands. One with a hot journal or a write-ahead log cannot be: reading it
-//! would first have to roll it back or forward, in place. It is copied together with its siblings, and the copy is rolled
-//! (CHROMA.md §6.4).
+//! A database at rest is opened read-only where it stands. One with a hot journal or a write-ahead log cannot be:
+//! reading it would first have to roll it back or forward, in place. It is copied together with its siblings, and the
+//! copy is rolled (CHROMA.md §6.4).
 
 use super::error::{During, Error};
 use super::{DATABASE, Format};
@@ -60,7 +60,8 @@ impl Source {
     }
 }
 
-/// The database in a directory, if it is a palace that can be rebuilt: looks at names and at the first bytes, opens nothing.
+/// The database in a directory, if it is a palace that can be rebuilt: looks at names and at the first bytes, opens
+/// nothing.
 pub fn find_database(directory: &Path) -> Result<PathBuf, Error> {
     match fs::metadata(directory) {
         Ok(metadata) if metadata.is_dir() => {}
@@ -121,14 +122,15 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri(path), flags).during(path, "opening it")?;
     prepare(&connection).during(path, "reading its schema")?;
-    // One read transaction for as long as the connection lives: one view of the data, and one lock instead of one a query.
+    // One read transaction for as long as the connection lives: one view of the data, and one lock instead of one a
+    // query.
     connection.execute_batch("BEGIN").during(path, "reading it")?;
     Ok(connection)
 }
 
-/// What every connection begins with. The bundled SQLite switches foreign keys on, and Chroma's schema refers to a table
-/// that does not exist, so that any write to `segments` would fail. It is also built to plan a query anew whenever its
-/// parameters change, which for queries of one row costs more than the row.
+/// What every connection begins with. The bundled SQLite switches foreign keys on, and Chroma's schema refers to a
+/// table that does not exist, so that any write to `segments` would fail. It is also built to plan a query anew
+/// whenever its parameters change, which for queries of one row costs more than the row.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection

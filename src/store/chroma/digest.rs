@@ -1,8 +1,8 @@
 //! What a collection holds, in 256 bits: equal digests, equal contents.
 //!
-//! Each record is hashed by itself (BLAKE3 over id, metadata, document and vector; see SPEC.md, "The content digest") and
-//! the digest of a collection is the sum of its records' hashes. A sum does not ask for an order, so a palace of any size is
-//! digested in one pass through its pages, in constant memory.
+//! Each record is hashed by itself (BLAKE3 over id, metadata, document and vector; see SPEC.md, "The content digest")
+//! and the digest of a collection is the sum of its records' hashes. A sum does not ask for an order, so a palace of
+//! any size is digested in one pass through its pages, in constant memory.
 
 use std::fmt;
 

@@ -20,10 +20,17 @@ pub enum Error {
     #[error("{} is not a regular file; put the file itself into the palace, then try again", .0.display())]
     NotAFile(PathBuf),
     /// The file is no SQLite database.
-    #[error("{} is not an SQLite database (its first bytes are damaged); nothing was touched. Its HNSW segments may still hold the vectors: keep the directory as it is", .0.display())]
+    #[error(
+        "{} is not an SQLite database (its first bytes are damaged); nothing was touched. Its HNSW segments may still \
+         hold the vectors: keep the directory as it is",
+        .0.display()
+    )]
     NotADatabase(PathBuf),
     /// The database was written by a chromadb this program does not know.
-    #[error("{} was written by a chromadb that this palacekeeper does not know (migrations {found}); it knows {known}", path.display())]
+    #[error(
+        "{} was written by a chromadb that this palacekeeper does not know (migrations {found}); it knows {known}",
+        path.display()
+    )]
     UnknownFormat {
         /// The database.
         path: PathBuf,

@@ -1,7 +1,7 @@
 //! The versions of chromadb whose databases this program reads and writes.
 //!
-//! What each carries byte for byte (rule R4 of CHROMA.md) was written by chromadb itself and is kept in `schema/*.json`,
-//! which `schema/make.py` generates.
+//! What each carries byte for byte (rule R4 of CHROMA.md) was written by chromadb itself and is kept in
+//! `schema/*.json`, which `schema/make.py` generates.
 
 use super::error::{During, Error};
 use rusqlite::Connection;
@@ -101,8 +101,8 @@ impl Format {
         self.ddl.iter().map(String::as_str).filter(|statement| !is_index(statement))
     }
 
-    /// Statements that make indexes which no insert needs: cheaper to build last, by sorting, than row by row. Their order
-    /// in the schema does not matter to chromadb.
+    /// Statements that make indexes which no insert needs: cheaper to build last, by sorting, than row by row. Their
+    /// order in the schema does not matter to chromadb.
     pub fn deferred(&self) -> impl Iterator<Item = &str> {
         self.ddl.iter().map(String::as_str).filter(|statement| is_index(statement))
     }

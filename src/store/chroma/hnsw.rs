@@ -1,8 +1,8 @@
 //! Reads the four binary files of an HNSW segment, without believing any of them.
 //!
-//! chromadb loads these files with almost no validation and crashes on what does not fit (CHROMA.md §3.5), so whatever is
-//! kept as it is has been looked through here first: every length, every link, every level. The files are read at
-//! positions, never mapped: a file that shrinks under a map kills the process.
+//! chromadb loads these files with almost no validation and crashes on what does not fit (CHROMA.md §3.5), so
+//! whatever is kept as it is has been looked through here first: every length, every link, every level. The files are
+//! read at positions, never mapped: a file that shrinks under a map kills the process.
 //!
 //! # Limits
 //! [`Hnsw::inspect`] holds one byte for each element.
@@ -207,8 +207,8 @@ impl Hnsw {
         4 + 4 * self.header.links_max
     }
 
-    /// A list is a count (16 bits; the rest of its word is flags) and that many slots, each of an element that exists on
-    /// this level and is not the element itself.
+    /// A list is a count (16 bits; the rest of its word is flags) and that many slots, each of an element that exists
+    /// on this level and is not the element itself.
     fn check_links(
         &self,
         name: &'static str,

@@ -1,9 +1,9 @@
 //! Reads `index_metadata.pickle`: which record stands at which label of an HNSW index.
 //!
-//! Python wrote an instance of `PersistentData` (chromadb before 1.0), Rust a plain dict (since 1.0); both come down to one
-//! dict of scalars and three maps (CHROMA.md §3.4). The reader is a machine of the few opcodes these need. It executes
-//! nothing, never recurses, and hands every pair of a map on as soon as it has read it, so its memory does not grow with the
-//! index. Strings are kept as places in the file: the maps share them through the pickle's memo.
+//! Python wrote an instance of `PersistentData` (chromadb before 1.0), Rust a plain dict (since 1.0); both come down
+//! to one dict of scalars and three maps (CHROMA.md §3.4). The reader is a machine of the few opcodes these need. It
+//! executes nothing, never recurses, and hands every pair of a map on as soon as it has read it, so its memory does
+//! not grow with the index. Strings are kept as places in the file: the maps share them through the pickle's memo.
 //!
 //! # Limits
 //! The memo of a Python-era pickle takes 24 bytes for each string it holds.

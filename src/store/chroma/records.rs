@@ -56,8 +56,8 @@ fn head(row: &Row) -> rusqlite::Result<Head> {
     Ok(Head { rowid: row.get(0)?, segment: row.get(1)?, id: row.get(2)? })
 }
 
-/// Hashes what SQLite holds of a record: id, metadata in the order of the keys (the document is one of them), arrays in the
-/// order of their elements. Returns the bytes it saw.
+/// Hashes what SQLite holds of a record: id, metadata in the order of the keys (the document is one of them), arrays
+/// in the order of their elements. Returns the bytes it saw.
 pub(super) fn hash(source: &Source, head: &Head, hasher: &mut Hasher) -> rusqlite::Result<u64> {
     hasher.bytes(b'I', &head.id.0);
     let mut bytes = head.id.0.len() as u64;

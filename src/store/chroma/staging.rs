@@ -1,7 +1,8 @@
 //! Writes a new store: the database that is being built, filled from the one it is to replace.
 //!
-//! Rows go over inside SQLite, from the attached source, so that every value keeps its type and its bytes. The database is
-//! written without a single sync: until it is proved, synced and committed, losing it costs nothing but the work.
+//! Rows go over inside SQLite, from the attached source, so that every value keeps its type and its bytes. The
+//! database is written without a single sync: until it is proved, synced and committed, losing it costs nothing but
+//! the work.
 
 use super::blueprint::{Blueprint, NewCollection, Refill, Route};
 use super::catalog::columns;
@@ -172,12 +173,15 @@ impl Staging {
     /// Copies the writes of a collection that wait to be applied, behind its refilled vectors, from number `first` on.
     pub(super) fn copy_pending(&mut self, collection: &NewCollection, applied: i64, first: i64) -> Result<(), Error> {
         self.transact("copying the queue", |transaction| {
-            transaction.execute("DELETE FROM main.embeddings_queue WHERE topic = ?1 AND seq_id >= ?2",
-                params![collection.topic.new, first])?;
+            transaction.execute(
+                "DELETE FROM main.embeddings_queue WHERE topic = ?1 AND seq_id >= ?2",
+                params![collection.topic.new, first],
+            )?;
             transaction.execute(
                 "INSERT INTO main.embeddings_queue
                      (seq_id, created_at, operation, topic, id, vector, encoding, metadata)
-                 SELECT ?1 + row_number() OVER (ORDER BY seq_id) - 1, created_at, operation, ?2, id, vector, encoding, metadata
+                 SELECT ?1 + row_number() OVER (ORDER BY seq_id) - 1, created_at, operation, ?2,
+                     id, vector, encoding, metadata
                  FROM source.embeddings_queue WHERE topic = ?3 AND seq_id > ?4 ORDER BY seq_id",
                 params![first, collection.topic.new, collection.topic.old, applied],
             )?;
@@ -185,8 +189,8 @@ impl Staging {
         })
     }
 
-    /// Leaves a collection's last write in the queue: without a row of the highest number, chromadb would hand the number
-    /// out again and drop the write that gets it (rule R2).
+    /// Leaves a collection's last write in the queue: without a row of the highest number, chromadb would hand the
+    /// number out again and drop the write that gets it (rule R2).
     pub(super) fn leave_sentinel(
         &mut self,
         source: &Source,
@@ -326,8 +330,9 @@ fn copy_metadata(transaction: &Transaction, table: &str, order: &str, range: [i6
     transaction.execute(&sql, range).map(drop)
 }
 
-/// Fills the full-text index from the documents. For the length of the transaction the index gathers more in memory and merges
-/// less often than chromadb lets it; the settings are gone from its configuration before anybody could see them.
+/// Fills the full-text index from the documents. For the length of the transaction the index gathers more in memory
+/// and merges less often than chromadb lets it; the settings are gone from its configuration before anybody could see
+/// them.
 fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Result<()> {
     for (setting, value) in [("hashsize", 32 << 20), ("automerge", 0)] {
         let set = "INSERT INTO main.embedding_fulltext_search (embedding_fulltext_search, rank) VALUES (?1, ?2)";

@@ -1,7 +1,7 @@
 //! Reads a whole palace once: what it holds, how it can be carried over in batches, and what cannot.
 //!
-//! The same survey is taken of the old store before a plan is made and of the new one before it is committed; the two must
-//! say the same (invariant I10).
+//! The same survey is taken of the old store before a plan is made and of the new one before it is committed; the two
+//! must say the same (invariant I10).
 
 use super::digest::{Digest, Hasher};
 use super::error::{During, Error};
@@ -41,7 +41,8 @@ pub enum Form {
 pub struct Survey {
     /// Its collections, in the order chromadb lists them.
     pub collections: Vec<Surveyed>,
-    /// Rows of collections that were deleted: several versions of chromadb leave them behind, and a rebuild deletes nothing.
+    /// Rows of collections that were deleted: several versions of chromadb leave them behind, and a rebuild deletes
+    /// nothing.
     pub unowned: Totals,
     /// All readable records, in runs.
     pub batches: Vec<Batch>,

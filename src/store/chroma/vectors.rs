@@ -1,7 +1,8 @@
 //! Where the authoritative vector of each record is.
 //!
-//! The truth is the HNSW files as of the last persisted write, and then the queue, in order (CHROMA.md §2.5). The map from
-//! record to place is kept in a temporary SQLite database, which spills to disk: memory does not grow with the palace.
+//! The truth is the HNSW files as of the last persisted write, and then the queue, in order (CHROMA.md §2.5). The map
+//! from record to place is kept in a temporary SQLite database, which spills to disk: memory does not grow with the
+//! palace.
 
 use super::catalog::{floats, persisted};
 use super::database::prepare;
@@ -190,15 +191,15 @@ impl Vectors {
         let (found, elements) = live.during(&source.database, "indexing vectors")?;
         if ids != labels || ids != found || ids != elements || label_max > summary.total_elements_added {
             self.unsound.get_or_insert(format!(
-                "{PICKLE} maps {ids} ids and {labels} labels up to {label_max} of {}, {found} of them to {elements} elements",
+                "{PICKLE} maps {ids} ids and {labels} labels up to {label_max} of {}, {found} to {elements} elements",
                 summary.total_elements_added
             ));
         }
         Ok(Some(summary))
     }
 
-    /// Applies the queue to what the files hold, up to the last write whose metadata was applied too. What comes after that
-    /// is pending: chromadb has acknowledged it and applies it at its next read.
+    /// Applies the queue to what the files hold, up to the last write whose metadata was applied too. What comes
+    /// after that is pending: chromadb has acknowledged it and applies it at its next read.
     fn read_queue(&self, source: &Source) -> rusqlite::Result<()> {
         let sql = "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue
                    WHERE topic = ?1 AND seq_id > ?2 AND seq_id <= ?3 ORDER BY seq_id";

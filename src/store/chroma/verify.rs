@@ -53,8 +53,8 @@ impl ExpectedCollection {
     }
 }
 
-/// Reads the store in `staging` and compares: contents by digest, copied segments by byte, and the numbers that chromadb
-/// depends on.
+/// Reads the store in `staging` and compares: contents by digest, copied segments by byte, and the numbers that
+/// chromadb depends on.
 pub(super) fn verify(
     palace: &Path,
     staging: &Path,
@@ -86,7 +86,8 @@ fn check_contents(found: &Survey, blueprint: &Blueprint, expected: &Expected) ->
     for ((new, expected), found) in pairs.zip(&found.collections) {
         let held = ExpectedCollection::new(&found.totals, &new.route);
         if held != *expected || found.collection.id != new.id.new {
-            return Err(Error::NotEqual(format!("collection “{}” holds {held:?} instead of {expected:?}", new.name)));
+            let what = format!("collection “{}” holds {held:?} instead of {expected:?}", new.name);
+            return Err(Error::NotEqual(what));
         }
     }
     let unowned = ExpectedCollection::new(&found.unowned, &Route::Unpersisted);
@@ -98,8 +99,8 @@ fn check_contents(found: &Survey, blueprint: &Blueprint, expected: &Expected) ->
     }
 }
 
-/// SQLite's own check of its pages. The full-text index is left out: it was written just now, and reading it all again would
-/// cost as much as writing it did.
+/// SQLite's own check of its pages. The full-text index is left out: it was written just now, and reading it all
+/// again would cost as much as writing it did.
 fn check_pages(source: &Source) -> Result<(), Error> {
     for table in ["collections", "segments", "embeddings", "embedding_metadata", "embeddings_queue", "max_seq_id"] {
         let check = || {
