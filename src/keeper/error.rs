@@ -37,8 +37,8 @@ pub enum Error {
     },
     /// A signal stopped the operation between two steps.
     #[error(
-        "stopped after {done} of {all} steps; the palace is as it was. Run palacekeeper recover to undo what was begun, \
-         or palacekeeper recover --resume to go on"
+        "stopped after {done} of {all} steps; the palace is as it was. Run palacekeeper recover to undo what was \
+         begun, or palacekeeper recover --resume to go on"
     )]
     Stopped {
         /// Steps that are done.

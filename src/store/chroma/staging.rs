@@ -57,6 +57,11 @@ impl Staging {
                 write_segments(transaction, collection)?;
                 write_sequences(transaction, collection, source.format())?;
             }
+            transaction.execute(
+                "INSERT INTO main.max_seq_id (segment_id, seq_id) SELECT segment_id, seq_id FROM source.max_seq_id
+                 WHERE segment_id NOT IN (SELECT old FROM temp.renamed)",
+                [],
+            )?;
             Ok(())
         })?;
         Ok(staging)
