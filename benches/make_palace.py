@@ -28,8 +28,8 @@ BATCH_SIZE = 100
 
 WORDS = [
     first + second
-    for first in ("ar", "bel", "cor", "dun", "el", "far", "gal", "hol", "in", "jas", "kel", "lor", "mar", "nor", "or", "pel")
-    for second in ("ado", "bin", "cel", "den", "eth", "fin", "gor", "han", "ith", "kor", "lan", "mon", "nis", "owen", "per")
+    for first in "ar bel cor dun el far gal hol in jas kel lor mar nor or pel".split()
+    for second in "ado bin cel den eth fin gor han ith kor lan mon nis owen per".split()
 ]
 
 

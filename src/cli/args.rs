@@ -2,7 +2,8 @@
 
 use super::report::{Format, Verbosity};
 use clap::{ArgAction, Parser, Subcommand};
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// Rebuilds and recovers MemPalace palaces. A kill, a full disk or a power cut loses nothing.
 #[derive(Debug, Parser)]
@@ -81,21 +82,39 @@ impl Args {
         if self.quiet { Verbosity::Quiet } else { Verbosity::Normal }
     }
 
-    /// The palace: as named here, else as MemPalace finds it (its environment, then its config file, then its default).
+    /// The palace: as named here, else as MemPalace 3.11 finds it, by its environment, its config file or its default.
     pub(super) fn palace(&self) -> PathBuf {
-        let environment = || ["MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"].into_iter().find_map(std::env::var_os);
-        let home = || std::env::home_dir().unwrap_or_default().join(".mempalace");
-        let directory = || std::env::var_os("MEMPALACE_CONFIG_DIR").map_or_else(home, PathBuf::from);
-        let named = self.palace.clone().or_else(|| environment().map(PathBuf::from));
-        named.or_else(|| configured(&directory())).unwrap_or_else(|| directory().join("palace"))
+        let aliases = || ["MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"].into_iter().find_map(variable);
+        let named = self.palace.clone().or_else(|| aliases().map(PathBuf::from));
+        named.or_else(|| configured(&config_directory())).unwrap_or_else(|| config_directory().join("palace"))
     }
 }
 
-fn configured(directory: &std::path::Path) -> Option<PathBuf> {
-    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(directory.join("config.json")).ok()?).ok()?;
+/// Where MemPalace keeps its configuration: its old place only if something is there.
+fn config_directory() -> PathBuf {
+    let home = std::env::home_dir().unwrap_or_default();
+    let old = home.join(".mempalace");
+    let is_used =
+        ["config.json", "people_map.json", "palace/chroma.sqlite3"].iter().any(|name| old.join(name).exists());
+    let xdg = || variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    match variable("MEMPALACE_CONFIG_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None if is_used => old,
+        None => xdg().unwrap_or_else(|| home.join(".config")).join("mempalace"),
+    }
+}
+
+fn configured(directory: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(directory.join("config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?;
     let path = config["palace_path"].as_str()?;
     Some(match path.strip_prefix("~/") {
         Some(rest) => std::env::home_dir()?.join(rest),
         None => PathBuf::from(path),
     })
+}
+
+/// An environment variable that says something.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }

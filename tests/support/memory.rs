@@ -59,13 +59,28 @@ impl MemoryDisk {
     /// The same disk again, with a fault that waits at an event from here on.
     pub fn with_fault(&self, event: u32, fault: Fault) -> MemoryDisk {
         let mut state = self.0.borrow().clone();
-        (state.events, state.fired, state.fault) = (0, 0, Some((event, fault)));
+        (state.events, state.fired, state.fault, state.history) = (0, 0, Some((event, fault)), None);
         MemoryDisk(RefCell::new(state))
     }
 
     /// The same disk again, without a fault, and with its events counted from here on.
     pub fn fresh(&self) -> MemoryDisk {
         self.with_fault(u32::MAX, Fault::Crash)
+    }
+
+    /// The same disk again, remembering how it was at each event: what a crash there would find.
+    pub fn with_history(&self) -> MemoryDisk {
+        let disk = self.fresh();
+        disk.0.borrow_mut().history = Some(Vec::new());
+        disk
+    }
+
+    /// The disk at each event, the first one first, and as it is now.
+    pub fn history(&self) -> Vec<MemoryDisk> {
+        let mut now = self.0.borrow().clone();
+        let mut history = now.history.take().expect("somebody wanted to know");
+        history.push(now);
+        history.into_iter().map(|state| MemoryDisk(RefCell::new(state))).collect()
     }
 
     /// Events so far.
@@ -122,9 +137,14 @@ impl MemoryDisk {
         image
     }
 
-    /// A number that is the same for two disks on which everything goes the same way.
-    pub fn fingerprint(&self) -> u64 {
-        self.0.borrow().fingerprint()
+    /// The clock: every node and every time so far is at most this.
+    pub fn now(&self) -> u64 {
+        self.0.borrow().made
+    }
+
+    /// A number that is the same for two disks on which everything goes the same way; see `State::fingerprint`.
+    pub fn fingerprint(&self, era: u64) -> u64 {
+        self.0.borrow().fingerprint(era)
     }
 
     /// The mode of an entry.

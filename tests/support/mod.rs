@@ -1,5 +1,14 @@
 //! What several test programs need; each uses a part of it.
 
-#![allow(dead_code, unreachable_pub, reason = "every test program compiles all of this and uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "every test program compiles all of this and uses a part"
+)]
 
+pub mod explore;
+pub mod furnish;
 pub mod memory;
+pub mod palace;
+pub mod toy;

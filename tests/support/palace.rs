@@ -1,7 +1,7 @@
 //! Palaces for whole-process tests: unpacked from the fixtures, worked on by the real binary, and looked at by a reader
 //! that shares no code with the product.
 
-#![allow(dead_code)] // every test file uses a part of this
+#![allow(unused_imports, reason = "every test program compiles all of this and uses a part")]
 
 mod content;
 mod damage;
@@ -11,11 +11,11 @@ mod strace;
 mod trees;
 mod vectors;
 
-pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories};
+pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
 pub(crate) use expected::assert_as_expected;
-pub(crate) use strace::{Injection, Landed, Point, Strace, calls_of};
-pub(crate) use trees::{Node, Tree};
+pub(crate) use strace::{Call, Injection, Landed, Point, Strace, calls_of};
+pub(crate) use trees::{Kind, Node, Tree};
 
 use std::ffi::OsString;
 use std::io::Write;

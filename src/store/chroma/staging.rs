@@ -130,16 +130,11 @@ impl Staging {
         Ok(count().during(&self.path, "counting rows")? as u64)
     }
 
-    /// Copies the records of a batch, in one transaction that begins by clearing its range: it can be repeated.
+    /// Copies the records of a batch. They are here after the transaction, or none of them is.
     pub(super) fn upsert(&mut self, batch: &Batch, refills: &[Refilled]) -> Result<(), Error> {
         let has_arrays = self.format.has_arrays();
         self.transact("copying records", |transaction| {
             let range = [batch.first, batch.last];
-            for (table, id) in
-                [("embedding_metadata", "id"), ("embeddings", "id"), ("embedding_fulltext_search", "rowid")]
-            {
-                transaction.execute(&format!("DELETE FROM main.{table} WHERE {id} BETWEEN ?1 AND ?2"), range)?;
-            }
             transaction.execute(
                 "INSERT INTO main.embeddings (id, segment_id, embedding_id, seq_id, created_at)
                  SELECT id, coalesce((SELECT new FROM temp.renamed WHERE old = segment_id), segment_id),
@@ -149,7 +144,6 @@ impl Staging {
             )?;
             copy_metadata(transaction, "embedding_metadata", "id, key", range)?;
             if has_arrays {
-                transaction.execute("DELETE FROM main.embedding_metadata_array WHERE id BETWEEN ?1 AND ?2", range)?;
                 copy_metadata(transaction, "embedding_metadata_array", "rowid", range)?;
             }
             index_documents(transaction, range)?;
@@ -160,8 +154,6 @@ impl Staging {
     /// Copies a run of the queue, without the collections whose vectors go into it anew.
     pub(super) fn copy_queue(&mut self, batch: &QueueBatch) -> Result<(), Error> {
         self.transact("copying the queue", |transaction| {
-            let range = [batch.first, batch.last];
-            transaction.execute("DELETE FROM main.embeddings_queue WHERE seq_id BETWEEN ?1 AND ?2", range)?;
             transaction.execute(
                 "INSERT INTO main.embeddings_queue
                      (seq_id, created_at, operation, topic, id, vector, encoding, metadata)
@@ -169,7 +161,7 @@ impl Staging {
                      coalesce((SELECT new FROM temp.renamed WHERE old = topic), topic), id, vector, encoding, metadata
                  FROM source.embeddings_queue
                  WHERE seq_id BETWEEN ?1 AND ?2 AND topic NOT IN (SELECT topic FROM temp.requeued) ORDER BY seq_id",
-                range,
+                [batch.first, batch.last],
             )?;
             Ok(())
         })
@@ -178,10 +170,6 @@ impl Staging {
     /// Copies the writes of a collection that wait to be applied, behind its refilled vectors, from number `first` on.
     pub(super) fn copy_pending(&mut self, collection: &NewCollection, applied: i64, first: i64) -> Result<(), Error> {
         self.transact("copying the queue", |transaction| {
-            transaction.execute(
-                "DELETE FROM main.embeddings_queue WHERE topic = ?1 AND seq_id >= ?2",
-                params![collection.topic.new, first],
-            )?;
             transaction.execute(
                 "INSERT INTO main.embeddings_queue
                      (seq_id, created_at, operation, topic, id, vector, encoding, metadata)
@@ -343,10 +331,25 @@ fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Resu
         let set = "INSERT INTO main.embedding_fulltext_search (embedding_fulltext_search, rank) VALUES (?1, ?2)";
         transaction.execute(set, params![setting, value])?;
     }
+    let documents = "FROM main.embedding_metadata
+        WHERE id BETWEEN ?1 AND ?2 AND key = 'chroma:document' AND string_value IS NOT NULL";
+    let until_nul = "CASE instr(string_value, char(0)) WHEN 0 THEN string_value
+        ELSE substr(string_value, 1, instr(string_value, char(0)) - 1) END";
     transaction.execute(
-        "INSERT INTO main.embedding_fulltext_search (rowid, string_value)
-         SELECT id, string_value FROM main.embedding_metadata
-         WHERE id BETWEEN ?1 AND ?2 AND key = 'chroma:document' AND string_value IS NOT NULL ORDER BY id",
+        &format!(
+            "INSERT INTO main.embedding_fulltext_search (rowid, string_value)
+             SELECT id, {until_nul} {documents} ORDER BY id"
+        ),
+        range,
+    )?;
+    // The SQLite inside chromadb indexes a document up to its first NUL, ours goes on. The index is made as chromadb would
+    // make it, and would find it damaged otherwise; the stored document is whole.
+    transaction.execute(
+        &format!(
+            "UPDATE main.embedding_fulltext_search_content AS c
+             SET c0 = (SELECT string_value FROM main.embedding_metadata WHERE id = c.id AND key = 'chroma:document')
+             WHERE id IN (SELECT id {documents} AND instr(string_value, char(0)) > 0)"
+        ),
         range,
     )?;
     transaction.execute("DELETE FROM main.embedding_fulltext_search_config WHERE k <> 'version'", []).map(drop)
@@ -355,8 +358,6 @@ fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Resu
 /// Puts the vectors of a batch's records into the queue, in the order of the records.
 fn refill(transaction: &Transaction, batch: &Batch, refilled: &Refilled) -> rusqlite::Result<()> {
     let Refilled { source, vectors, collection, refill } = refilled;
-    let last = refill.first + i64::from(refill.vectors) - 1;
-    transaction.execute("DELETE FROM main.embeddings_queue WHERE seq_id BETWEEN ?1 AND ?2", [refill.first, last])?;
     let mut heads = transaction.prepare_cached(
         "SELECT embedding_id FROM main.embeddings WHERE segment_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id",
     )?;

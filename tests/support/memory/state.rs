@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path};
+use std::rc::Rc;
 
 pub(super) type Node = u64;
 /// An entry, by its directory and its name there.
@@ -18,7 +19,7 @@ const PLATTER: usize = 1;
 
 #[derive(Clone, Default)]
 pub(super) struct State {
-    pub(super) nodes: BTreeMap<Node, [Inode; 2]>,
+    pub(super) nodes: BTreeMap<Node, Rc<[Inode; 2]>>,
     names: [BTreeMap<Key, Node>; 2],
     pub(super) pending: Vec<Pending>,
     /// Nodes and writes made so far: the next inode number, and the clock.
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub(super) events: u32,
     pub(super) fault: Option<(u32, Fault)>,
     pub(super) fired: u32,
+    /// The disk as it was at each event, where somebody wants to know.
+    pub(super) history: Option<Vec<State>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,7 +72,7 @@ impl State {
     pub(super) fn new() -> State {
         let mut state = State { made: ROOT, ..State::default() };
         let root = Inode { is_directory: true, mode: 0o755, ..Inode::default() };
-        state.nodes.insert(ROOT, [root.clone(), root]);
+        state.nodes.insert(ROOT, Rc::new([root.clone(), root]));
         state
     }
 
@@ -77,6 +80,7 @@ impl State {
     pub(super) fn tick(&mut self) -> io::Result<()> {
         let event = self.events;
         self.events += 1;
+        self.remember();
         let error = match self.fault {
             None => return Ok(()),
             Some((at, Fault::Once(_))) if event != at => return Ok(()),
@@ -86,6 +90,13 @@ impl State {
         };
         self.fired += 1;
         Err(error)
+    }
+
+    fn remember(&mut self) {
+        if let Some(mut history) = self.history.take() {
+            history.push(self.clone());
+            self.history = Some(history);
+        }
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -134,19 +145,22 @@ impl State {
         self.made += 1;
         let mode = if is_directory { 0o755 } else { 0o644 };
         let inode = Inode { is_directory, mode, bytes: Vec::new(), modified_ns: self.made as i64 };
-        self.nodes.insert(self.made, [inode.clone(), inode]);
+        self.nodes.insert(self.made, Rc::new([inode.clone(), inode]));
         self.change(Pending::Names(vec![(key, Some(self.made))]));
         Ok(self.made)
     }
 
-    /// Writes at the end of a file. The event lies between the first half and the rest.
+    /// Writes at the end of a file. The event lies between its first half and the whole.
     pub(super) fn write(&mut self, node: Node, bytes: &[u8]) -> io::Result<()> {
         let at = self.nodes[&node][SEEN].bytes.len();
-        let outcome = self.tick();
-        let written = if outcome.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
         self.made += 1;
-        self.change(Pending::Bytes { node, at, bytes: written.to_vec(), modified_ns: self.made as i64 });
-        outcome
+        let modified_ns = self.made as i64;
+        let written = |bytes: &[u8]| Pending::Bytes { node, at, bytes: bytes.to_vec(), modified_ns };
+        self.change(written(&bytes[..bytes.len() / 2]));
+        self.tick()?;
+        self.pending.pop();
+        self.change(written(bytes));
+        Ok(())
     }
 
     pub(super) fn rename(&mut self, source: &Path, target: Key) -> io::Result<()> {
@@ -184,7 +198,8 @@ impl State {
     }
 
     fn inode(&mut self, side: usize, node: &Node) -> &mut Inode {
-        &mut self.nodes.get_mut(node).expect("nodes are never removed")[side]
+        let node = self.nodes.get_mut(node).expect("nodes with a pending change are never removed");
+        &mut Rc::make_mut(node)[side]
     }
 
     /// Takes out what a sync of `node` is about: its own contents, and every change of a name in it. A change of the same name
@@ -226,16 +241,30 @@ impl State {
             self.make_durable(survivor.as_slice());
         }
         self.names[SEEN] = self.names[PLATTER].clone();
-        let lost = self.nodes.values_mut().filter(|node| node[SEEN] != node[PLATTER]);
-        lost.for_each(|node| node[SEEN] = node[PLATTER].clone());
+        let named: BTreeSet<Node> = self.names[SEEN].values().copied().chain([ROOT]).collect();
+        self.nodes.retain(|node, _| named.contains(node));
+        for node in self.nodes.values_mut().filter(|node| node[SEEN] != node[PLATTER]) {
+            let [seen, platter] = Rc::make_mut(node);
+            seen.clone_from(platter);
+        }
     }
 
-    /// A number that is the same for two disks on which everything goes the same way.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.names[SEEN].hash(&mut hasher);
-        let named: BTreeSet<&Node> = self.names[SEEN].values().collect();
-        named.iter().for_each(|node| (node, &self.nodes[node][SEEN]).hash(&mut hasher));
+    /// A number that is the same for two disks on which everything goes the same way. Inodes and times that are newer than
+    /// `era` count only by the order in which they are met: nobody can have noted them down.
+    pub(super) fn fingerprint(&self, era: u64) -> u64 {
+        let (mut hasher, mut known, mut todo) = (DefaultHasher::new(), BTreeMap::new(), vec![ROOT]);
+        while let Some(directory) = todo.pop() {
+            for name in self.entries(directory) {
+                let node = self.names[SEEN][&(directory, name.clone())];
+                let next = era + known.len() as u64 + 1;
+                let number = if node <= era { node } else { *known.entry(node).or_insert(next) };
+                let Inode { is_directory, bytes, mode, modified_ns } = &self.nodes[&node][SEEN];
+                (name, number, is_directory, bytes, mode).hash(&mut hasher);
+                (*modified_ns <= era as i64).then_some(modified_ns).hash(&mut hasher);
+                todo.extend(is_directory.then_some(node));
+            }
+            0xff_u8.hash(&mut hasher);
+        }
         hasher.finish()
     }
 }

@@ -85,9 +85,8 @@ impl Tree {
     /// Insists on the same names, modes, bytes, inodes and times of change: nobody has written here.
     #[track_caller]
     pub(crate) fn assert_untouched(&self, now: &Tree, what: &str) {
-        let is_same = |one: &Node, two: &Node| {
-            one == two && (one.inode, one.modified_ns) == (two.inode, two.modified_ns)
-        };
+        let is_same =
+            |one: &Node, two: &Node| one == two && (one.inode, one.modified_ns) == (two.inode, two.modified_ns);
         let difference = self.difference(now, is_same);
         assert!(difference.is_empty(), "{what}: {}", difference.join(", "));
     }

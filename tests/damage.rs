@@ -1,0 +1,254 @@
+//! Rebuilds palaces that are damaged: whatever can be read comes over, whatever cannot is named before anything begins (I14).
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use support::palace::{
+    Arena, Content, Tree, VERSIONS, assert_sound, open_copy, overwrite, segment_of, sql, truncate, zero_leaf,
+};
+
+const DRAWERS: &str = "mempalace_drawers";
+
+/// What a damage may cost.
+#[derive(Clone, Copy, PartialEq)]
+enum Cost {
+    /// Every vector is still readable.
+    Nothing,
+    /// Some vectors are gone, some are not.
+    Some,
+    /// All that only the index held.
+    All,
+}
+
+type Damage = (&'static str, Cost, fn(&Path));
+
+/// What happens to the index of a collection, each given the index's directory.
+const DAMAGES: [Damage; 12] = [
+    ("link_lists.bin is cut short", Cost::Nothing, |index| truncate(&index.join("link_lists.bin"), 1, 2)),
+    ("link_lists.bin is empty", Cost::Nothing, |index| truncate(&index.join("link_lists.bin"), 0, 1)),
+    ("an element links to one that does not exist", Cost::Nothing, |index| {
+        overwrite(&index.join("data_level0.bin"), 4, &[0xff; 4]);
+    }),
+    ("the entry point lies outside the index", Cost::Nothing, |index| {
+        overwrite(&index.join("header.bin"), 56, &[0xee; 4]);
+    }),
+    ("data_level0.bin is cut short", Cost::Some, |index| cut_elements(index, "data_level0.bin")),
+    ("length.bin is cut short", Cost::Some, |index| cut_elements(index, "length.bin")),
+    ("header.bin is garbage", Cost::All, |index| overwrite(&index.join("header.bin"), 0, &[0xa5; 100])),
+    ("header.bin is cut short", Cost::All, |index| truncate(&index.join("header.bin"), 1, 2)),
+    ("index_metadata.pickle is empty", Cost::All, |index| truncate(&index.join("index_metadata.pickle"), 0, 1)),
+    ("index_metadata.pickle is missing", Cost::All, |index| {
+        std::fs::remove_file(index.join("index_metadata.pickle")).expect("it was there");
+    }),
+    ("index_metadata.pickle is cut short", Cost::Some, |index| truncate(&index.join("index_metadata.pickle"), 1, 4)),
+    ("the directory is missing", Cost::All, |index| std::fs::remove_dir_all(index).expect("it was there")),
+];
+
+/// Cuts a file off in the middle of the elements there are: 0.x makes its files longer than that.
+fn cut_elements(index: &Path, name: &str) {
+    let header = std::fs::read(index.join("header.bin")).expect("a header");
+    let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    let element_bytes = if name == "length.bin" { 4 } else { number(28) };
+    let file = std::fs::OpenOptions::new().write(true).open(index.join(name)).expect("a file");
+    file.set_len(number(20) / 2 * element_bytes).expect("a shorter file");
+}
+
+#[test]
+fn damaged_index_costs_a_vector_that_nobody_was_told_of() {
+    for version in VERSIONS {
+        let template = Arena::new(version);
+        for (title, cost, damage) in DAMAGES {
+            let what = format!("{version}: {title}");
+            let arena = template.fork();
+            let before = Content::of(&arena.palace());
+            damage(&segment_of(&arena.palace(), DRAWERS));
+            let lost = rebuild(&arena, &what);
+            let held_by_index_only = held_by_index_only(&arena, &before);
+            let lost: BTreeSet<String> = lost.iter().map(|line| lost_vector(line, &what)).collect();
+            let needless: Vec<_> = lost.difference(&held_by_index_only).collect();
+            assert!(needless.is_empty(), "{what}: the queue still holds the vectors of {needless:?}");
+            match cost {
+                _ if held_by_index_only.is_empty() => {}
+                Cost::Nothing => assert_eq!(lost.len(), 0, "{what}"),
+                Cost::Some => assert!((1..held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len()),
+                Cost::All => assert_eq!(lost, held_by_index_only, "{what}"),
+            }
+            assert_refilled(&before, &Content::of(&arena.palace()), &lost, &what);
+            assert_sound(&arena.palace(), &what);
+        }
+    }
+}
+
+/// A lost write leaves a page of zeros: the records on it are named, and all others come over.
+#[test]
+fn unreadable_page_costs_a_record_that_nobody_was_told_of() {
+    for version in VERSIONS {
+        for table in ["embedding_metadata", "embeddings"] {
+            let what = format!("{version}: a page of {table} is zero");
+            let arena = Arena::new(version);
+            let mut before = Content::of(&arena.palace());
+            zero_leaf(&arena.palace(), table);
+            let unreadable = unreadable(&arena, &before);
+            assert!(!unreadable.is_empty(), "{what}: everything can still be read");
+            let lost: BTreeSet<i64> = rebuild(&arena, &what).iter().map(|line| lost_record(line, &what)).collect();
+            assert_eq!(lost, unreadable, "{what}: the records that are lost");
+            before.forget(&unreadable);
+            let after = Content::of(&arena.palace());
+            let differences =
+                [before.table_differences(&after, &[REFILLED[0], REFILLED[1]]), before.record_differences(&after)];
+            assert_eq!(differences.concat(), Vec::<String>::new(), "{what}");
+            assert_sound(&arena.palace(), &what);
+        }
+    }
+}
+
+/// What can be made again from something else is no loss.
+#[test]
+fn unreadable_page_of_an_index_costs_a_record() {
+    for (version, page) in [
+        ("1.5.9", "embedding_fulltext_search_data"),
+        ("1.5.9", "embedding_metadata_string_value"),
+        ("0.4.24", "sqlite_autoindex_embedding_metadata_1"),
+        ("1.5.9", "sqlite_autoindex_embedding_metadata_1"),
+    ] {
+        let what = format!("{version}: a page of {page} is zero");
+        let arena = Arena::new(version);
+        let before = Content::of(&arena.palace());
+        zero_leaf(&arena.palace(), page);
+        arena.run(&["rebuild", "--yes"]).expect(0);
+        before.assert_equals(&Content::of(&arena.palace()), &what);
+        assert_sound(&arena.palace(), &what);
+    }
+}
+
+/// All writes are applied and the queue is empty: chromadb would hand the last numbers out again, and drop what gets them.
+#[test]
+fn rebuilt_palace_drops_its_next_write() {
+    let arena = Arena::new("1.5.9");
+    let before = Content::of(&arena.palace());
+    let numbers = "UPDATE max_seq_id SET seq_id = 400 WHERE segment_id IN (SELECT s.id FROM segments s
+                   JOIN collections c ON s.collection = c.id WHERE c.name = 'notes-l2' AND s.scope = 'METADATA');";
+    sql(&arena.palace(), numbers);
+    arena.run(&["rebuild", "--yes"]).expect(0);
+    assert_sound(&arena.palace(), "a number beyond the queue");
+    let after = Content::of(&arena.palace());
+    assert_eq!(before.record_differences(&after), Vec::<String>::new());
+    let (_scratch, connection) = open_copy(&arena.palace());
+    let sql = "SELECT q.id, operation, vector FROM embeddings_queue q JOIN collections c ON q.topic LIKE '%/' || c.id
+               WHERE seq_id = 400 AND c.name = 'notes-l2'";
+    let row = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let (id, operation, vector): (String, i64, Vec<u8>) = row.expect("the row that keeps the number taken");
+    assert_eq!(operation, 2, "an upsert of what is there changes nothing");
+    let bits: Vec<u32> =
+        vector.chunks_exact(4).map(|four| u32::from_le_bytes(four.try_into().expect("four"))).collect();
+    assert_eq!(Some(bits), before.record("notes-l2", &id).handed_in(), "the vector of {id}");
+}
+
+#[test]
+fn emptied_queue_loses_a_write_after_the_rebuild() {
+    for version in VERSIONS {
+        let arena = Arena::new(version);
+        sql(&arena.palace(), "DELETE FROM embeddings_queue;");
+        let lost = rebuild(&arena, version);
+        assert!(!lost.is_empty(), "{version}: vectors that only the queue held are lost");
+        assert_sound(&arena.palace(), version);
+    }
+}
+
+/// Rebuilds; where something is lost, first sees the rebuild refuse it, touching nothing. Returns the losses, as listed.
+fn rebuild(arena: &Arena, what: &str) -> Vec<String> {
+    let before = Tree::of(&arena.palace());
+    let refused = arena.run(&["rebuild", "--yes", "--json"]);
+    if refused.code == Some(0) {
+        return Vec::new();
+    }
+    assert_eq!(refused.code, Some(5), "{what}: {refused:#?}");
+    before.assert_untouched(&Tree::of(&arena.palace()), what);
+    let lines = |run: &support::palace::Run| -> Vec<String> {
+        let losses = run.json()["losses"].as_array().expect("losses").clone();
+        losses.iter().map(|line| line.as_str().expect("a line").to_owned()).collect()
+    };
+    let lost = lines(&refused);
+    assert!(!lost.is_empty(), "{what}: refused without a loss");
+    let plan = arena.run(&["rebuild", "--plan", "--json"]).expect(3);
+    assert_eq!(lines(&plan), lost, "{what}: the plan lists the same");
+    let accepted = arena.run(&["rebuild", "--yes", "--json", "--accept-loss"]).expect(0);
+    assert_eq!(lines(&accepted), lost, "{what}: what was listed is what was lost");
+    lost
+}
+
+fn lost_vector(line: &str, what: &str) -> String {
+    let id = line.strip_prefix("vector of ").and_then(|rest| rest.strip_suffix(" in mempalace_drawers: it is nowhere"));
+    id.unwrap_or_else(|| panic!("{what}: an unexpected loss: {line}")).to_owned()
+}
+
+fn lost_record(line: &str, what: &str) -> i64 {
+    let row = line.strip_suffix("): it cannot be read").and_then(|rest| rest.rsplit_once("(row ")).map(|(_, row)| row);
+    row.and_then(|row| row.parse().ok()).unwrap_or_else(|| panic!("{what}: an unexpected loss: {line}"))
+}
+
+/// Drawers whose vectors stand nowhere in the queue.
+fn held_by_index_only(arena: &Arena, before: &Content) -> BTreeSet<String> {
+    let old = arena.operation().join("backup");
+    let (_scratch, connection) = open_copy(&old);
+    let sql = "SELECT DISTINCT q.id FROM embeddings_queue q JOIN collections c ON q.topic LIKE '%/' || c.id
+               WHERE c.name = ?1 AND q.vector IS NOT NULL";
+    let mut query = connection.prepare(sql).expect("a queue");
+    let queued = query.query_map([DRAWERS], |row| row.get::<_, String>(0)).expect("a queue");
+    let queued: BTreeSet<_> = queued.map(|id| id.expect("an id")).collect();
+    before.records[DRAWERS].iter().map(|record| record.id.clone()).filter(|id| !queued.contains(id)).collect()
+}
+
+/// Rows of records of which something cannot be read, asked of SQLite record by record.
+fn unreadable(arena: &Arena, before: &Content) -> BTreeSet<i64> {
+    let (_scratch, connection) = open_copy(&arena.palace());
+    let reads = |sql: &str, row: i64| {
+        let mut query = connection.prepare_cached(sql).expect("a query");
+        let mut rows = query.query([row]).expect("a query");
+        loop {
+            match rows.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    };
+    let is_whole = |row: i64| {
+        reads("SELECT * FROM embeddings WHERE id = ?1", row)
+            && reads("SELECT * FROM embedding_metadata WHERE id = ?1", row)
+    };
+    before.tables["embeddings"].iter().map(|line| line.record).filter(|row| !is_whole(*row)).collect()
+}
+
+/// Tables that may differ where vectors went into the queue.
+const REFILLED: [&str; 2] = ["embeddings_queue", "max_seq_id"];
+
+/// Everything is as before, but for the drawers' vectors: those are in the queue now. `get()` returns each bit for bit as before
+/// where the queue still had what a client handed in; else it was put there bit for bit as `get()` returned it. Those that are
+/// lost are absent.
+#[track_caller]
+fn assert_refilled(before: &Content, after: &Content, lost: &BTreeSet<String>, what: &str) {
+    let mut differences = before.table_differences(after, &REFILLED);
+    let others = |content: &Content| {
+        let mut content = content.clone();
+        content.records.remove(DRAWERS);
+        content.indexes.remove(DRAWERS);
+        content
+    };
+    let (other, now) = (others(before), others(after));
+    differences.extend(other.record_differences(&now));
+    assert_eq!(other.indexes, now.indexes, "{what}: indexes of other collections");
+    assert_eq!(before.records[DRAWERS].len(), after.records[DRAWERS].len(), "{what}: drawers");
+    for (old, new) in before.records[DRAWERS].iter().zip(&after.records[DRAWERS]) {
+        let plain = (&old.id, &old.document, &old.metadata) == (&new.id, &new.document, &new.metadata);
+        let is_kept = match lost.contains(&old.id) {
+            true => new.vector.is_none(),
+            false => new.gets() == old.gets() || new.handed_in() == old.handed_in(),
+        };
+        if !plain || !is_kept {
+            differences.push(format!("record {}", old.id));
+        }
+    }
+    assert_eq!(differences, Vec::<String>::new(), "{what}");
+}

@@ -1,0 +1,153 @@
+//! Runs the real binary under `strace`, which kills it or fails it at one chosen system call.
+//!
+//! Never with `--seccomp-bpf`: that silently drops injected signals. Whoever injects a fault asserts that it fired.
+
+use super::{Arena, BINARY, Run, has, skip};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::str::FromStr;
+
+/// Every system call by which the product, and SQLite inside it, changes a file system. A call that the census does not find
+/// costs nothing.
+const CALLS: &str = "write,writev,pwrite64,pwritev,copy_file_range,sendfile,ftruncate,truncate,fallocate,fsync,fdatasync,\
+                     sync_file_range,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,\
+                     rmdir,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,utimensat";
+
+/// The n-th time that a process makes a call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Point {
+    pub(crate) call: String,
+    pub(crate) nth: usize,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.call, self.nth)
+    }
+}
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Point, String> {
+        let (call, nth) = text.split_once(':').ok_or("a point is CALL:N")?;
+        Ok(Point { call: call.into(), nth: nth.parse().map_err(|error| format!("{text}: {error}"))? })
+    }
+}
+
+/// What happens at a point.
+#[derive(Clone, Debug)]
+pub(crate) enum Injection {
+    /// The process is killed before the call is carried out.
+    Kill(Point),
+    /// The call fails once.
+    Error(Point, &'static str),
+    /// The call fails, and every later one of its kind.
+    ErrorFrom(Point, &'static str),
+}
+
+impl Injection {
+    fn point(&self) -> &Point {
+        match self {
+            Injection::Kill(point) | Injection::Error(point, _) | Injection::ErrorFrom(point, _) => point,
+        }
+    }
+}
+
+impl fmt::Display for Injection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Point { call, nth } = self.point();
+        match self {
+            Injection::Kill(_) => write!(f, "{call}:signal=SIGKILL:when={nth}"),
+            Injection::Error(_, error) => write!(f, "{call}:error={error}:when={nth}"),
+            Injection::ErrorFrom(_, error) => write!(f, "{call}:error={error}:when={nth}+"),
+        }
+    }
+}
+
+/// A run in which a fault was injected.
+#[derive(Debug)]
+pub(crate) struct Landed {
+    pub(crate) run: Run,
+    /// The calls that were traced, each with its result.
+    pub(crate) log: String,
+}
+
+impl Landed {
+    /// Whether the fault fired: a kill shows in how the process ended, an error is marked by strace.
+    pub(crate) fn has_fired(&self) -> bool {
+        self.run.signal == Some(9) || self.log.contains("(INJECTED)")
+    }
+}
+
+/// One system call of a census.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) point: Point,
+    /// As strace prints it, with the paths of descriptors.
+    pub(crate) line: String,
+}
+
+/// Tracing the binary on one arena's palace.
+pub(crate) struct Strace<'a>(pub(crate) &'a Arena);
+
+impl Strace<'_> {
+    /// Whether strace is here and may trace; says SKIPPED where not.
+    pub(crate) fn is_here(what: &str) -> bool {
+        let works = has("strace")
+            && Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|run| run.status.success());
+        if !works {
+            skip(&format!("{what}: strace is not installed, or may not trace"));
+        }
+        works
+    }
+
+    /// Runs the binary and makes the fault happen.
+    pub(crate) fn inject(&self, arguments: &[&str], injection: &Injection) -> Landed {
+        let trace = format!("trace={}", injection.point().call);
+        let (run, log) = self.strace(&["-e", &trace, "-e", &format!("inject={injection}")], arguments);
+        Landed { run, log }
+    }
+
+    /// Runs the binary and writes down some calls; see strace's `-e trace=`.
+    pub(crate) fn watch(&self, calls: &str, arguments: &[&str]) -> (Run, String) {
+        self.strace(&["-y", "-s", "4096", "-e", &format!("trace={calls}")], arguments)
+    }
+
+    fn strace(&self, options: &[&str], arguments: &[&str]) -> (Run, String) {
+        let log = self.log();
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "signal=none", "-o"]).arg(&log).args(options);
+        command.arg(BINARY).arg("--palace").arg(self.0.palace()).args(arguments);
+        self.0.confine(&mut command);
+        let run = Run::of(&mut command);
+        let text = std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let _ = std::fs::remove_file(&log);
+        (run, text)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.root().join("strace.log")
+    }
+}
+
+/// Every changing call of a command, in order, each with its number among those of its name. The palace is worked on.
+pub(crate) fn calls_of(arena: &Arena, arguments: &[&str]) -> (Run, Vec<Call>) {
+    let (run, log) = Strace(arena).watch(CALLS, arguments);
+    let mut counts = BTreeMap::<String, usize>::new();
+    let mut processes = std::collections::BTreeSet::new();
+    let mut calls = Vec::new();
+    for line in log.lines() {
+        let Some((process, rest)) = line.split_once(' ') else { continue };
+        let Some((name, _)) = rest.trim_start().split_once('(') else { continue };
+        processes.insert(process.to_owned());
+        let count = counts.entry(name.to_owned()).or_default();
+        *count += 1;
+        calls.push(Call { point: Point { call: name.to_owned(), nth: *count }, line: rest.to_owned() });
+    }
+    // strace counts for each thread by itself; one changing thread is what makes a point mean the same in every run.
+    assert!(processes.len() <= 1, "more than one thread changes files: {processes:?}");
+    (run, calls)
+}
