@@ -63,6 +63,9 @@ fn log(palace: PathBuf, operation: Option<u32>, report: &Report) -> Result<Exit,
 
 fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit, Error> {
     let Some(preview) = keeper::preview_recovery(&palace)? else {
+        if !args.plan && !keeper::look(&palace)?.leftovers.is_empty() {
+            Keeper::lock(&palace)?; // which tidies the keep
+        }
         report.nothing_to_recover();
         return Ok(Exit::Done);
     };

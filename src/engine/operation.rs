@@ -139,14 +139,20 @@ impl<'d, S: Step> Operation<'d, S> {
         Ok(Operation { journal, plan, ledger, pending: Vec::new() })
     }
 
-    /// Picks up an operation where its journal left it; a torn tail is cut off.
+    /// Picks up an operation where its journal left it. A torn tail is cut off; unless the operation is committed, it
+    /// can then only go back.
     pub fn open(disk: &'d dyn Disk, folder: &Path) -> Result<(Self, Entry<S>), Error> {
         let path = folder.join(JOURNAL);
         // Folded before it is opened for more: a journal that contradicts itself is not even truncated.
         let entry = read::<S>(disk, &path)?;
         let (journal, _) = Journal::open::<S>(disk, &path)?;
         let (plan, ledger) = (entry.begin.plan.clone(), entry.ledger.clone());
-        Ok((Operation { journal, plan, ledger, pending: Vec::new() }, entry))
+        let mut operation = Operation { journal, plan, ledger, pending: Vec::new() };
+        if entry.tail != Tail::Clean && !operation.ledger.is_committed() {
+            // What was lost may have been an Abort, so the steps that are said to be done may be gone.
+            operation.give_up("the end of its journal was lost")?;
+        }
+        Ok((operation, entry))
     }
 
     /// Walks the plan to its end, fresh or resumed.
@@ -164,19 +170,24 @@ impl<'d, S: Step> Operation<'d, S> {
     pub fn recover(&mut self, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
         match self.ledger.direction() {
             Direction::Forward => self.drive(Direction::Forward, world, watch),
-            Direction::Back => self.abort("it was cut short".into(), world, watch),
+            Direction::Back => self.abort("it was cut short", world, watch),
         }
     }
 
     /// Gives up an operation that is not committed, and goes back. That it goes back is durable before anything is
     /// undone: otherwise a later resume would believe in steps that are gone.
-    pub fn abort(&mut self, why: String, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
-        if self.ledger.aborted().is_none() {
-            self.note(Record::Abort(why))?;
-            self.flush()?;
-        }
+    pub fn abort(&mut self, why: &str, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
+        self.give_up(why)?;
         self.look_ahead(world)?;
         self.drive(Direction::Back, world, watch)
+    }
+
+    fn give_up(&mut self, why: &str) -> Result<(), Error> {
+        if self.ledger.aborted().is_none() && self.ledger.outcome().is_none() {
+            self.note(Record::Abort(why.to_owned()))?;
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Refuses to go back before the first step is undone, not half-way, where any step would have to be refused.

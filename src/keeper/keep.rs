@@ -97,6 +97,12 @@ impl Keep {
         Ok(())
     }
 
+    /// Names of what a killed process was making and nothing names yet.
+    pub(super) fn leftovers(&self, disk: &dyn Disk) -> Result<Vec<String>, Error> {
+        let names = disk.list(&self.path)?.into_iter().filter(|name| is_temporary(name));
+        Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
     /// The folders of all operations, by number.
     pub(super) fn folders(&self, disk: &dyn Disk) -> Result<Vec<Folder>, Error> {
         let (mut folders, mut strangers) = (Vec::new(), Vec::new());

@@ -204,7 +204,7 @@ impl Keeper {
         let disk = RealDisk::new();
         let (mut operation, entry) = self.pick_up(&disk, folder)?;
         let mut world = World::new(&disk, &self.palace, &folder.path, &entry.begin.plan);
-        match operation.abort(failed.to_string(), &mut world, watch) {
+        match operation.abort(&failed.to_string(), &mut world, watch) {
             Ok(_) => Err(Error::RolledBack { number: folder.number, source: failed }),
             Err(error) => Err(self.interrupted(folder, error)),
         }

@@ -16,6 +16,8 @@ pub struct History {
     pub keep: Option<PathBuf>,
     /// Its operations, oldest first.
     pub operations: Vec<OperationView>,
+    /// Names in the keep that a killed process left behind before its operation began; the next writer removes them.
+    pub leftovers: Vec<String>,
 }
 
 /// One operation, as its journal tells it.
@@ -66,11 +68,12 @@ pub fn look(palace: &Path) -> Result<History, Error> {
     let palace = resolve(palace)?;
     let disk = RealDisk::new();
     let Some(keep) = Keep::find(&disk, &palace)? else {
-        return Ok(History { palace, keep: None, operations: Vec::new() });
+        return Ok(History { palace, keep: None, operations: Vec::new(), leftovers: Vec::new() });
     };
     let folders = keep.folders(&disk)?;
     let operations = folders.iter().map(|folder| view(&disk, folder)).collect::<Result<_, _>>()?;
-    Ok(History { palace, keep: Some(keep.path().to_owned()), operations })
+    let leftovers = keep.leftovers(&disk)?;
+    Ok(History { palace, keep: Some(keep.path().to_owned()), operations, leftovers })
 }
 
 /// What recovering the palace would do; `None` where nothing is interrupted.

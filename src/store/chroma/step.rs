@@ -132,13 +132,16 @@ impl<'d> Workshop<'d> {
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 impl Step {
-    /// Says where the new database stands. One that cannot even be counted is `Partial`: going forward, the proof would
-    /// refuse it; going back, it is removed.
+    /// Says where the new database stands. One that is not whole is the affair of the step that made it: that one is
+    /// `Partial`, and those behind it have not happened.
     pub fn observe(&self, workshop: &mut Workshop) -> Result<Observed> {
         if matches!(self, Step::Verify(_)) || !workshop.exists()? {
             return Ok(Observed::Before); // a proof leaves no trace, and can be given again
         }
-        Ok(self.count(workshop).unwrap_or(Observed::Partial))
+        Ok(self.count(workshop).unwrap_or(match self {
+            Step::CreateStore(_) => Observed::Partial,
+            _ => Observed::Before,
+        }))
     }
 
     fn count(&self, workshop: &mut Workshop) -> Result<Observed, Error> {

@@ -11,7 +11,7 @@ use super::vectors::Vectors;
 use super::{Collection, Source};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// How large the parts of the work may be.
@@ -184,20 +184,20 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
         batches: Vec::new(),
         open: Batch::default(),
         losses: Vec::new(),
+        lost: BTreeSet::new(),
+        dangling: BTreeSet::new(),
     };
     surveyor.read_records(watch)?;
     surveyor.read_pending().during(&source.database, "reading its queue")?;
     surveyor.find_orphans()?;
     surveyor.find_strangers().during(&source.database, "looking for what chromadb did not write")?;
-    let Surveyor { totals, last, unowned, batches, mut losses, .. } = surveyor;
+    let Surveyor { totals, last, unowned, batches, mut losses, dangling, .. } = surveyor;
     losses.sort();
     let mut surveyed = Vec::new();
-    for (((collection, vectors), totals), last) in collections.into_iter().zip(vectors).zip(totals).zip(last) {
-        let name = &collection.name;
-        let has_orphans =
-            losses.iter().any(|loss| matches!(loss, Loss::Orphan { collection, .. } if collection == name));
-        let orphans = has_orphans.then(|| "it holds vectors without records".to_owned());
-        let unsound = vectors.unsound.or(orphans);
+    let parts = collections.into_iter().zip(vectors).zip(totals).zip(last).enumerate();
+    for (owner, (((collection, vectors), totals), last)) in parts {
+        let dangling = dangling.contains(&owner).then(|| "it holds vectors without records".to_owned());
+        let unsound = vectors.unsound.or(dangling);
         let persisted = vectors.persisted;
         surveyed.push(Surveyed { collection, totals, unsound, persisted, last });
     }
@@ -221,6 +221,10 @@ struct Surveyor<'s> {
     batches: Vec<Batch>,
     open: Batch,
     losses: Vec<Loss>,
+    /// Ids of records that cannot be read.
+    lost: BTreeSet<Text>,
+    /// Collections, by index, that hold a vector whose record is nowhere or cannot be read.
+    dangling: BTreeSet<usize>,
 }
 
 impl Surveyor<'_> {
@@ -302,7 +306,8 @@ impl Surveyor<'_> {
     /// A record that cannot be read ends the batch before it, so that no batch ever has to touch its pages.
     fn lose(&mut self, rowid: i64, id: Option<Text>) -> i64 {
         self.close_batch();
-        self.losses.push(Loss::Record { rowid, id: id.map(|id| id.to_string()) });
+        self.losses.push(Loss::Record { rowid, id: id.as_ref().map(Text::to_string) });
+        self.lost.extend(id);
         rowid
     }
 
@@ -357,7 +362,11 @@ impl Surveyor<'_> {
             while let Some(last) = ids.last().cloned() {
                 for id in ids {
                     let exists = records::exists(&self.source.connection, segment, &id);
-                    if !exists.during(&self.source.database, "looking for records")? && !self.is_pending(owner, &id)? {
+                    let exists = exists.during(&self.source.database, "looking for records")?;
+                    if self.lost.contains(&id) {
+                        self.dangling.insert(owner); // it has been listed with its record
+                    } else if !exists && !self.is_pending(owner, &id)? {
+                        self.dangling.insert(owner);
                         self.losses.push(Loss::Orphan { collection: collection.name.clone(), id: id.to_string() });
                     }
                 }

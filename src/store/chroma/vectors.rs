@@ -42,6 +42,7 @@ const TABLES: &str = "
     CREATE TABLE label (id TEXT PRIMARY KEY, label INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE element (label INTEGER PRIMARY KEY, slot INTEGER NOT NULL);
     CREATE TABLE queued (id TEXT PRIMARY KEY, seq_id INTEGER) WITHOUT ROWID;
+    CREATE TABLE history (id TEXT PRIMARY KEY, seq_id INTEGER NOT NULL) WITHOUT ROWID;
     BEGIN;";
 
 impl Vectors {
@@ -62,6 +63,9 @@ impl Vectors {
         };
         vectors.persisted = persisted(collection, summary.as_ref());
         vectors.read_queue(source).during(&source.database, "reading its queue")?;
+        if vectors.unsound.is_some() {
+            vectors.read_history(source).during(&source.database, "reading its queue")?;
+        }
         Ok(vectors)
     }
 
@@ -91,7 +95,7 @@ impl Vectors {
             match queued.query_row([id], |row| row.get::<_, Option<i64>>(0)).optional()? {
                 Some(Some(sequence)) => self.in_queue(source, sequence),
                 Some(None) => Ok(None),
-                None => self.in_segment(id),
+                None => self.in_segment_or_history(source, id),
             }
         };
         vector().during(&source.database, "reading a vector")
@@ -107,6 +111,19 @@ impl Vectors {
             }
             Space::Plain => Vector { stored: original.clone(), length: 1.0, original: Some(original) },
         }))
+    }
+
+    /// From the files. Where these are not sound, the queue may still hold the write that once put the vector there: it
+    /// stands in for what cannot be read, and gives back the client's own bits for what can.
+    fn in_segment_or_history(&self, source: &Source, id: &Text) -> rusqlite::Result<Option<Vector>> {
+        let stored = self.in_segment(id)?;
+        let mut query = self.index.prepare_cached("SELECT seq_id FROM history WHERE id = ?1")?;
+        let Some(sequence) = query.query_row([id], |row| row.get(0)).optional()? else { return Ok(stored) };
+        let written = self.in_queue(source, sequence)?;
+        Ok(match (stored, written) {
+            (Some(stored), Some(written)) if stored.is_same(&written) => Some(written),
+            (stored, written) => stored.or(written),
+        })
     }
 
     fn in_segment(&self, id: &Text) -> rusqlite::Result<Option<Vector>> {
@@ -224,6 +241,24 @@ impl Vectors {
         }
         Ok(())
     }
+
+    /// The last write of a vector to each id among those that the files should hold, if the queue has not been purged.
+    fn read_history(&self, source: &Source) -> rusqlite::Result<()> {
+        let sql = "SELECT seq_id, operation, id FROM embeddings_queue
+                   WHERE topic = ?1 AND seq_id <= ?2 AND (vector IS NOT NULL OR operation = 3) ORDER BY seq_id";
+        let mut query = source.connection.prepare(sql)?;
+        let mut rows = query.query(params![self.collection.topic, self.persisted])?;
+        let mut set = self.index.prepare("INSERT OR REPLACE INTO history VALUES (?1, ?2)")?;
+        let mut remove = self.index.prepare("DELETE FROM history WHERE id = ?1")?;
+        while let Some(row) = rows.next()? {
+            let (sequence, operation, id): (i64, i64, Text) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            match Operation::from(operation) {
+                Operation::Delete => remove.execute([id])?,
+                _ => set.execute(params![id, sequence])?,
+            };
+        }
+        Ok(())
+    }
 }
 
 const PICKLE: &str = "index_metadata.pickle";
@@ -256,6 +291,12 @@ impl Vector {
             Some(original) => original.clone(),
             None => self.stored.iter().map(|value| value * self.length).collect(),
         }
+    }
+
+    /// Whether both are stored by the same bits.
+    fn is_same(&self, other: &Vector) -> bool {
+        let bits = |vector: &Vector| vector.stored.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        self.length.to_bits() == other.length.to_bits() && bits(self) == bits(other)
     }
 
     /// Bytes of the vector.

@@ -2,7 +2,7 @@
 
 use super::blueprint::{Blueprint, Route};
 use super::error::{During, Error};
-use super::{Digest, Form, Limits, Source, Survey, Totals, survey};
+use super::{Digest, Form, Limits, Loss, Source, Survey, Totals, survey};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -66,6 +66,10 @@ pub(super) fn verify(
     check_pages(&source)?;
     let found = survey(&source, Limits::default(), &mut || ())?;
     check_contents(&found, blueprint, expected)?;
+    // A vector that was lost is known by now from the counts; nothing else may be missing, or be too much.
+    if let Some(loss) = found.losses.iter().find(|loss| !matches!(loss, Loss::Vector { .. })) {
+        return Err(Error::NotEqual(loss.to_string()));
+    }
     check_documents(&source)?;
     if found.sequence_max > found.queue_max {
         return Err(Error::NotEqual("chromadb would drop the next write to it (rule R2)".into()));
