@@ -1,6 +1,7 @@
 //! What a person can type.
 
 use super::report::{Format, Verbosity};
+use crate::store::chroma::Limits;
 use clap::{ArgAction, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ pub(super) struct RebuildArgs {
     #[arg(long)]
     pub(super) accept_loss: bool,
     /// Bytes of rows and vectors in one step; a kill costs at most one step when resumed
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().batch_bytes, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) batch_bytes: u64,
 }
 

@@ -24,7 +24,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Large enough that one SQLite transaction for each costs nothing, small enough to be done again after a kill.
     fn default() -> Limits {
-        Limits { batch_bytes: 4 << 20 }
+        Limits { batch_bytes: 16 << 20 }
     }
 }
 
