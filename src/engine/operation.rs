@@ -148,7 +148,8 @@ impl<'d, S: Step> Operation<'d, S> {
         let (journal, _) = Journal::open::<S>(disk, &path)?;
         let (plan, ledger) = (entry.begin.plan.clone(), entry.ledger.clone());
         let mut operation = Operation { journal, plan, ledger, pending: Vec::new() };
-        if entry.tail != Tail::Clean && !operation.ledger.is_committed() {
+        let is_open = !operation.ledger.is_committed() && operation.ledger.outcome().is_none();
+        if entry.tail != Tail::Clean && is_open {
             // What was lost may have been an Abort, so the steps that are said to be done may be gone.
             operation.give_up("the end of its journal was lost")?;
         }
@@ -166,11 +167,13 @@ impl<'d, S: Step> Operation<'d, S> {
         }
     }
 
-    /// Ends an interrupted operation: forward where it was committed, back where it was not.
+    /// Ends an interrupted operation: forward where it was committed, back where it was not. One that has ended is left
+    /// alone (invariant I12).
     pub fn recover(&mut self, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
-        match self.ledger.direction() {
-            Direction::Forward => self.drive(Direction::Forward, world, watch),
-            Direction::Back => self.abort("it was cut short", world, watch),
+        match (self.ledger.outcome(), self.ledger.direction()) {
+            (Some(outcome), _) => Ok(outcome),
+            (None, Direction::Forward) => self.drive(Direction::Forward, world, watch),
+            (None, Direction::Back) => self.abort("it was cut short", world, watch),
         }
     }
 
@@ -183,7 +186,7 @@ impl<'d, S: Step> Operation<'d, S> {
     }
 
     fn give_up(&mut self, why: &str) -> Result<(), Error> {
-        if self.ledger.aborted().is_none() && self.ledger.outcome().is_none() {
+        if self.ledger.aborted().is_none() {
             self.note(Record::Abort(why.to_owned()))?;
             self.flush()?;
         }

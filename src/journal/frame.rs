@@ -132,9 +132,12 @@ pub fn scan(bytes: &[u8]) -> Result<Scan<'_>, Damage> {
         at += FRAME_HEADER_BYTES + frame.payload.len();
     }
     let rest = &bytes[at..];
-    let followed = (1..rest.len()).filter_map(|offset| Frame::read(header.salt, &rest[offset..]));
-    if let Some(frame) = followed.into_iter().find(|frame| frame.sequence >= link.sequence) {
-        debug_assert!(!frame.payload.is_empty());
+    // An append that never finished leaves no intact frame, neither where it began nor behind. Frames that could not have
+    // been reached by now are not worth a CRC.
+    let sequences = 0..=u64::from(link.sequence) + (rest.len() / FRAME_HEADER_BYTES) as u64;
+    let is_plausible = |frame: &[u8]| sequences.contains(&u64::from(u32_at(frame, 4)));
+    let starts = rest.windows(FRAME_HEADER_BYTES).enumerate().filter(|(_, head)| is_plausible(head));
+    if starts.into_iter().any(|(offset, _)| Frame::read(header.salt, &rest[offset..]).is_some()) {
         return Err(Damage::Frame { at: at as u64 });
     }
     let tail = match rest.len() as u64 {
