@@ -168,12 +168,11 @@ impl<'d, S: Step> Operation<'d, S> {
     }
 
     /// Ends an interrupted operation: forward where it was committed, back where it was not. One that has ended is left
-    /// alone (invariant I12).
+    /// alone, with an error (invariant I12).
     pub fn recover(&mut self, world: &mut S::World<'_>, watch: &mut dyn Watch) -> Result<Outcome, Error> {
-        match (self.ledger.outcome(), self.ledger.direction()) {
-            (Some(outcome), _) => Ok(outcome),
-            (None, Direction::Forward) => self.drive(Direction::Forward, world, watch),
-            (None, Direction::Back) => self.abort("it was cut short", world, watch),
+        match self.ledger.direction() {
+            Direction::Forward => self.drive(Direction::Forward, world, watch),
+            Direction::Back => self.abort("it was cut short", world, watch),
         }
     }
 
