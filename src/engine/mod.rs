@@ -28,8 +28,9 @@ pub trait Step: Clone + fmt::Display + Serialize + DeserializeOwned {
     /// Says where the disk stands. A step of which nothing has happened is `Before`, also where earlier steps of the
     /// plan have been reverted.
     ///
-    /// Before anything is undone every step is observed while all of them still stand, so no two steps before the pivot
-    /// may act on the same thing. The first step behind the pivot must be `Before` while nothing of the plan has happened.
+    /// Before anything is undone every step is observed while all of them still stand, so no two steps before the
+    /// pivot may act on the same thing. The first step behind the pivot must be `Before` while nothing of the plan
+    /// has happened.
     fn observe(&self, world: &mut Self::World<'_>) -> Result<Observed, StepError>;
 
     /// Carries the step out, from `Before` or `Partial`.

@@ -230,6 +230,8 @@ impl<'d, S: Step> Operation<'d, S> {
                 Verdict::Revert => {
                     step.revert(world).map_err(failed)?;
                     self.settle(direction, index)?;
+                    // Durable at once: what is gone from our hands may be used, and then looks Foreign.
+                    self.flush()?;
                 }
                 Verdict::Refuse => unreachable!("judge returned it as an error"),
             }

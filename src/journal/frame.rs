@@ -132,8 +132,8 @@ pub fn scan(bytes: &[u8]) -> Result<Scan<'_>, Damage> {
         at += FRAME_HEADER_BYTES + frame.payload.len();
     }
     let rest = &bytes[at..];
-    // An append that never finished leaves no intact frame, neither where it began nor behind. Frames that could not have
-    // been reached by now are not worth a CRC.
+    // An append that never finished leaves no intact frame, neither where it began nor behind. Frames that could not
+    // have been reached by now are not worth a CRC.
     let sequences = 0..=u64::from(link.sequence) + (rest.len() / FRAME_HEADER_BYTES) as u64;
     let is_plausible = |frame: &[u8]| sequences.contains(&u64::from(u32_at(frame, 4)));
     let starts = rest.windows(FRAME_HEADER_BYTES).enumerate().filter(|(_, head)| is_plausible(head));

@@ -1,6 +1,6 @@
 //! Copies that are whole or not there: built under a `.part` name, synced, then renamed.
 
-use super::Error;
+use super::{Copy, Error, Roots};
 use crate::disk::{Disk, Kind, parent, remove_tree};
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,18 @@ pub(super) fn part(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// Copies the named entries of `source` into a new directory `target`, durably.
-pub(super) fn copy_entries(disk: &dyn Disk, source: &Path, names: &[String], target: &Path) -> Result<(), Error> {
+/// Makes a copy, durably.
+pub(super) fn make(roots: &Roots, copy: &Copy) -> Result<(), Error> {
+    let (disk, source, target) = (roots.disk, &roots.directory(&copy.source)?, &roots.path(&copy.target)?);
+    let entries = copy.names.iter().map(|name| Ok((name, roots.entry(&copy.source, name)?)));
+    let entries = entries.collect::<Result<Vec<_>, Error>>()?;
     let part = part(target);
     remove_tree(disk, &part)?;
     disk.create_dir(&part)?;
-    disk.adopt(&part, source)?;
-    for name in names {
-        copy_entry(disk, &source.join(name), &part.join(name))?;
+    for (name, entry) in entries {
+        copy_entry(disk, &entry, &part.join(name))?;
     }
+    disk.adopt(&part, source)?;
     disk.sync(&part)?;
     disk.rename(&part, target)?;
     disk.sync(parent(target))?;
@@ -31,10 +34,10 @@ fn copy_entry(disk: &dyn Disk, source: &Path, target: &Path) -> Result<(), Error
     match disk.stat(source)?.map(|stat| stat.kind) {
         Some(Kind::Directory) => {
             disk.create_dir(target)?;
-            disk.adopt(target, source)?;
             for name in disk.list(source)? {
                 copy_entry(disk, &source.join(&name), &target.join(&name))?;
             }
+            disk.adopt(target, source)?; // last, because it may forbid to add anything
         }
         Some(Kind::Other) => return Err(Error::NotAFile { path: source.to_owned() }),
         _ => disk.copy(source, target)?,

@@ -13,7 +13,7 @@ pub use step::{Copy, Step};
 use crate::disk::{self, Disk};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which of the two directories a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,20 +69,38 @@ pub struct Roots<'d> {
 }
 
 impl Roots<'_> {
-    /// The path of a place. A name never leads out of its directory: a journal that says otherwise is refused.
+    /// The path of a place inside one of the directories. A name that is empty or leads out is refused, whatever
+    /// journal it stands in: nothing is ever done to the palace itself, or beside it (invariant I17).
     pub fn path(&self, spot: &Spot) -> Result<PathBuf, Error> {
-        let root = match spot.root {
-            Root::Palace => &self.palace,
-            Root::Operation => &self.operation,
-        };
-        let mut path = root.clone();
-        for part in spot.name.split('/').filter(|_| !spot.name.is_empty()) {
+        let mut path = self.root(spot).to_owned();
+        for part in spot.name.split('/') {
             if part.is_empty() || part == "." || part == ".." || part.contains('\0') {
                 return Err(Error::LeadsOut { spot: spot.clone() });
             }
             path.push(part);
         }
         Ok(path)
+    }
+
+    /// The path of a directory that is only read, which may be the palace itself.
+    pub fn directory(&self, spot: &Spot) -> Result<PathBuf, Error> {
+        if spot.name.is_empty() { Ok(self.root(spot).to_owned()) } else { self.path(spot) }
+    }
+
+    /// The path of an entry of a directory, by a name without slashes.
+    pub fn entry(&self, directory: &Spot, name: &str) -> Result<PathBuf, Error> {
+        let spot = directory.join(name);
+        match name.contains('/') {
+            true => Err(Error::LeadsOut { spot }),
+            false => self.path(&spot),
+        }
+    }
+
+    fn root(&self, spot: &Spot) -> &Path {
+        match spot.root {
+            Root::Palace => &self.palace,
+            Root::Operation => &self.operation,
+        }
     }
 }
 

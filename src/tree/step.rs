@@ -1,6 +1,6 @@
 //! The steps themselves. Each is durable when it returns: what it moved, and the directories that name it.
 
-use super::copy::{copy_entries, part};
+use super::copy::{self, part};
 use super::{Error, Fingerprint, Roots, Spot};
 use crate::disk::{Disk, parent, remove_tree};
 use crate::engine::Observed;
@@ -123,7 +123,7 @@ impl Step {
         let disk = roots.disk;
         match self {
             Step::Backup(copy) | Step::Copy(copy) => {
-                copy_entries(disk, &roots.path(&copy.source)?, &copy.names, &roots.path(&copy.target)?)?;
+                copy::make(roots, copy)?;
             }
             Step::CreateDir { target } => {
                 let target = roots.path(target)?;

@@ -139,12 +139,12 @@ impl Staging {
                 "INSERT INTO main.embeddings (id, segment_id, embedding_id, seq_id, created_at)
                  SELECT id, coalesce((SELECT new FROM temp.renamed WHERE old = segment_id), segment_id),
                      embedding_id, seq_id, created_at
-                 FROM source.embeddings WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
-                range,
+                 FROM source.embeddings WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3",
+                params![batch.first, batch.last, batch.records as i64],
             )?;
-            copy_metadata(transaction, "embedding_metadata", "id, key", range)?;
+            copy_metadata(transaction, "embedding_metadata", "m.key", range)?;
             if has_arrays {
-                copy_metadata(transaction, "embedding_metadata_array", "rowid", range)?;
+                copy_metadata(transaction, "embedding_metadata_array", "m.rowid", range)?;
             }
             index_documents(transaction, range)?;
             refills.iter().try_for_each(|refilled| refill(transaction, batch, refilled))
@@ -313,12 +313,14 @@ fn write_sequences(transaction: &Transaction, collection: &NewCollection, format
     Ok(())
 }
 
+/// Copies the metadata of the records that are here, record by record as the survey read them: a scan would step on
+/// to the page behind the last one, and that page may be damaged.
 fn copy_metadata(transaction: &Transaction, table: &str, order: &str, range: [i64; 2]) -> rusqlite::Result<()> {
-    let columns = "id, key, string_value, int_value, float_value, bool_value";
     let sql = format!(
-        "INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}
-         WHERE id BETWEEN ?1 AND ?2 AND id IN (SELECT e.id FROM main.embeddings e WHERE e.id BETWEEN ?1 AND ?2)
-         ORDER BY {order}"
+        "INSERT INTO main.{table} (id, key, string_value, int_value, float_value, bool_value)
+         SELECT m.id, m.key, m.string_value, m.int_value, m.float_value, m.bool_value
+         FROM main.embeddings e CROSS JOIN source.{table} m ON m.id = e.id
+         WHERE e.id BETWEEN ?1 AND ?2 ORDER BY e.id, {order}"
     );
     transaction.execute(&sql, range).map(drop)
 }
@@ -342,8 +344,8 @@ fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Resu
         ),
         range,
     )?;
-    // The SQLite inside chromadb indexes a document up to its first NUL, ours goes on. The index is made as chromadb would
-    // make it, and would find it damaged otherwise; the stored document is whole.
+    // The SQLite inside chromadb indexes a document up to its first NUL, ours goes on. The index is made as chromadb
+    // would make it, and would find it damaged otherwise; the stored document is whole.
     transaction.execute(
         &format!(
             "UPDATE main.embedding_fulltext_search_content AS c

@@ -231,8 +231,10 @@ impl Vectors {
             let (sequence, operation, id, has_vector): (i64, i64, Text, bool) =
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             let is_known: bool = known.query_row([&id], |row| row.get(0))?;
-            match (Operation::from(operation), is_known, has_vector) {
-                (Operation::Add, false, true) | (Operation::Update, true, true) | (Operation::Upsert, _, true) => {
+            // Where the files cannot be trusted, nobody knows what they knew: the record that is there speaks for them.
+            match (Operation::from(operation), is_known || self.unsound.is_some(), has_vector) {
+                (Operation::Add, ..) if has_vector && !is_known => drop(set.execute(params![id, sequence])?),
+                (Operation::Update, true, true) | (Operation::Upsert, _, true) => {
                     set.execute(params![id, sequence])?;
                 }
                 (Operation::Delete, true, _) => drop(set.execute(params![id, None::<i64>])?),
