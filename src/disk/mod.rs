@@ -69,10 +69,12 @@ pub trait Disk {
     fn replace(&self, source: &Path, target: &Path) -> Result<()>;
     /// Removes a file or an empty directory.
     fn remove(&self, path: &Path) -> Result<()>;
-    /// Gives `path` the mode and the owner of `model`.
+    /// Gives `path` the mode and the owner of `model`; a directory stays writable for its owner, or nobody could empty it.
     fn adopt(&self, path: &Path, model: &Path) -> Result<()>;
     /// Makes a file's contents, or a directory's entries, durable.
     fn sync(&self, path: &Path) -> Result<()>;
+    /// Makes durable whatever the page cache still holds of the file system of `directory`, whoever wrote it.
+    fn sync_all(&self, directory: &Path) -> Result<()>;
     /// Bytes free for this user on the file system that holds `directory`.
     fn space(&self, directory: &Path) -> Result<u64>;
 }

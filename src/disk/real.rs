@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 /// What failed first; afterwards the disk takes no more changes from this process.
@@ -139,6 +139,12 @@ impl Disk for RealDisk {
         self.write("sync", path, Poison::Sync, || File::open(path)?.sync_all())
     }
 
+    fn sync_all(&self, directory: &Path) -> Result<()> {
+        self.write("sync the file system of", directory, Poison::Sync, || {
+            Ok(rustix::fs::syncfs(File::open(directory)?)?)
+        })
+    }
+
     fn space(&self, directory: &Path) -> Result<u64> {
         fs2::available_space(directory).map_err(|source| Error::new("ask for the free space of", directory, source))
     }
@@ -169,7 +175,8 @@ fn adopt(path: &Path, model: &fs::Metadata) -> io::Result<()> {
             _ => {}
         }
     }
-    fs::set_permissions(path, model.permissions())
+    let owner_may_write = if current.is_dir() { 0o700 } else { 0 };
+    fs::set_permissions(path, fs::Permissions::from_mode(model.mode() | owner_may_write))
 }
 
 /// Shares the blocks where the file system can, otherwise copies extent by extent, so that a hole stays a hole: damaged

@@ -115,6 +115,7 @@ pub fn read<S: Step>(disk: &dyn Disk, journal: &Path) -> Result<Entry<S>, Error>
 #[must_use = "an operation that is not driven to its end stays interrupted"]
 pub struct Operation<'d, S: Step> {
     journal: Journal<'d>,
+    title: String,
     plan: Plan<S>,
     ledger: Ledger,
     /// Noted in the ledger, and not in the journal yet: they ride with the next append.
@@ -127,27 +128,30 @@ impl<'d, S: Step> Operation<'d, S> {
     pub fn begin(disk: &'d dyn Disk, folder: &Path, unborn: &Path, begin: Begin<S>) -> Result<Self, Error> {
         let header = Header { operation: begin.number, salt: uuid::Uuid::new_v4().as_u64_pair().0 };
         let Begin { title, began_at, plan, .. } = begin;
-        let ledger = Ledger::new(&plan);
         remove_tree(disk, unborn)?;
         disk.create_dir(unborn)?;
-        let first = Record::Begin { title, began_at, plan: plan.clone() };
+        let first = Record::Begin { title: title.clone(), began_at, plan: plan.clone() };
         Journal::create(disk, &unborn.join(JOURNAL), header, &[first])?;
         disk.sync(unborn)?;
         disk.rename(unborn, folder)?;
         disk.sync(parent(folder))?;
         let (journal, _) = Journal::open::<S>(disk, &folder.join(JOURNAL))?;
-        Ok(Operation { journal, plan, ledger, pending: Vec::new() })
+        Ok(Operation { journal, title, ledger: Ledger::new(&plan), plan, pending: Vec::new() })
     }
 
     /// Picks up an operation where its journal left it. A torn tail is cut off; unless the operation is committed, it
     /// can then only go back.
+    ///
+    /// What a killed process left behind is visible and perhaps not durable: neither its last record nor its last rename
+    /// may be built upon before it is. So everything is synced before anything is read.
     pub fn open(disk: &'d dyn Disk, folder: &Path) -> Result<(Self, Entry<S>), Error> {
         let path = folder.join(JOURNAL);
+        disk.sync_all(folder)?;
         // Folded before it is opened for more: a journal that contradicts itself is not even truncated.
         let entry = read::<S>(disk, &path)?;
         let (journal, _) = Journal::open::<S>(disk, &path)?;
-        let (plan, ledger) = (entry.begin.plan.clone(), entry.ledger.clone());
-        let mut operation = Operation { journal, plan, ledger, pending: Vec::new() };
+        let (title, plan, ledger) = (entry.begin.title.clone(), entry.begin.plan.clone(), entry.ledger.clone());
+        let mut operation = Operation { journal, title, plan, ledger, pending: Vec::new() };
         let is_open = !operation.ledger.is_committed() && operation.ledger.outcome().is_none();
         if entry.tail != Tail::Clean && is_open {
             // What was lost may have been an Abort, so the steps that are said to be done may be gone.
@@ -198,6 +202,16 @@ impl<'d, S: Step> Operation<'d, S> {
             self.judge(Direction::Back, index, world)?;
         }
         Ok(())
+    }
+
+    /// What it is for, in words.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// What it is going to do.
+    pub fn plan(&self) -> &Plan<S> {
+        &self.plan
     }
 
     /// How far it got.

@@ -12,7 +12,8 @@ pub use error::Error;
 pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};
-use crate::engine::{self, Begin, Direction, Ledger, Operation, Outcome, Plan, Verdict, Watch};
+use crate::engine::{self, Begin, Direction, Operation, Outcome, Plan, Verdict, Watch};
+use crate::journal::Tail;
 use crate::ops::rebuild::{self, Rebuild, StoreFiles};
 use crate::ops::{Step, World};
 use crate::store::chroma::{self, Limits, Loss, Route, Source, survey};
@@ -127,10 +128,10 @@ impl Keeper {
     pub fn recover(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
         let disk = RealDisk::new();
         let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (mut operation, entry) = self.pick_up(&disk, &folder)?;
-        let mut world = World::new(&disk, &self.palace, &folder.path, &entry.begin.plan);
+        let (mut operation, entry) = Operation::open(&disk, &folder.path)?;
+        let mut world = World::new(&disk, &self.palace, &folder.path, operation.plan());
         match operation.recover(&mut world, watch) {
-            Ok(outcome) => Ok(Some(ended(&folder, &entry, operation.ledger(), outcome))),
+            Ok(outcome) => Ok(Some(ended(&folder, &operation, entry.tail, outcome))),
             Err(error) => Err(self.interrupted(&folder, error)),
         }
     }
@@ -139,8 +140,8 @@ impl Keeper {
     pub fn resume(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
         let disk = RealDisk::new();
         let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (operation, entry) = self.pick_up(&disk, &folder)?;
-        self.drive(&disk, &folder, operation, &entry, watch).map(Some)
+        let (operation, entry) = Operation::open(&disk, &folder.path)?;
+        self.drive(&disk, &folder, (operation, entry.tail), watch).map(Some)
     }
 
     /// Reads the palace and plans a rebuild. Nothing is changed.
@@ -161,22 +162,11 @@ impl Keeper {
         let folder = self.keep.next(&disk, "rebuild")?;
         let began_at = jiff::Timestamp::now().as_second();
         let begin = Begin { number: folder.number, title: "rebuild".into(), began_at, plan: proposal.plan };
-        if let Err(failed) = Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin) {
-            return Err(match disk.stat(&folder.path)? {
-                Some(_) => self.interrupted(&folder, failed),
-                None => Error::NotBegun { source: failed },
-            });
+        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin) {
+            Ok(operation) => self.drive(&disk, &folder, (operation, Tail::Clean), watch),
+            Err(failed) if disk.stat(&folder.path)?.is_some() => Err(self.interrupted(&folder, failed)),
+            Err(failed) => Err(Error::NotBegun { source: failed }),
         }
-        let (operation, entry) = self.pick_up(&disk, &folder)?;
-        self.drive(&disk, &folder, operation, &entry, watch)
-    }
-
-    fn pick_up<'d>(
-        &self,
-        disk: &'d RealDisk,
-        folder: &Folder,
-    ) -> Result<(Operation<'d, Step>, engine::Entry<Step>), Error> {
-        Ok(Operation::open(disk, &folder.path)?)
     }
 
     /// Drives an operation forward. Where that fails before the commit, it is undone by what undoes it after a crash: a
@@ -185,13 +175,12 @@ impl Keeper {
         &self,
         disk: &RealDisk,
         folder: &Folder,
-        mut operation: Operation<Step>,
-        entry: &engine::Entry<Step>,
+        (mut operation, tail): (Operation<Step>, Tail),
         watch: &mut dyn Watch,
     ) -> Result<Ended, Error> {
-        let mut world = World::new(disk, &self.palace, &folder.path, &entry.begin.plan);
+        let mut world = World::new(disk, &self.palace, &folder.path, operation.plan());
         let failed = match operation.run(&mut world, watch) {
-            Ok(outcome) => return Ok(ended(folder, entry, operation.ledger(), outcome)),
+            Ok(outcome) => return Ok(ended(folder, &operation, tail, outcome)),
             Err(engine::Error::Stopped { done, all }) => return Err(Error::Stopped { done, all }),
             Err(failed @ engine::Error::CannotResume) => return Err(failed.into()),
             Err(failed) => failed,
@@ -202,8 +191,8 @@ impl Keeper {
         }
         drop((operation, world));
         let disk = RealDisk::new();
-        let (mut operation, entry) = self.pick_up(&disk, folder)?;
-        let mut world = World::new(&disk, &self.palace, &folder.path, &entry.begin.plan);
+        let (mut operation, _) = Operation::open(&disk, &folder.path)?;
+        let mut world = World::new(&disk, &self.palace, &folder.path, operation.plan());
         match operation.abort(&failed.to_string(), &mut world, watch) {
             Ok(_) => Err(Error::RolledBack { number: folder.number, source: failed }),
             Err(error) => Err(self.interrupted(folder, error)),
@@ -259,16 +248,13 @@ fn propose(
     Ok(Proposal { plan, losses: survey.losses, collections, format, bytes_needed, bytes_free })
 }
 
-fn ended(folder: &Folder, entry: &engine::Entry<Step>, ledger: &Ledger, outcome: Outcome) -> Ended {
+fn ended(folder: &Folder, operation: &Operation<Step>, tail: Tail, outcome: Outcome) -> Ended {
     Ended {
         number: folder.number,
-        title: entry.begin.title.clone(),
+        title: operation.title().to_owned(),
         outcome,
-        aborted: ledger.aborted().map(str::to_owned),
-        torn_bytes: match entry.tail {
-            crate::journal::Tail::Clean => 0,
-            crate::journal::Tail::Torn { bytes, .. } => bytes,
-        },
+        aborted: operation.ledger().aborted().map(str::to_owned),
+        torn_bytes: if let Tail::Torn { bytes, .. } = tail { bytes } else { 0 },
         folder: folder.path.clone(),
     }
 }
