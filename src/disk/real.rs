@@ -136,7 +136,7 @@ impl Disk for RealDisk {
     }
 
     fn sync(&self, path: &Path) -> Result<()> {
-        self.write("sync", path, Poison::Sync, || File::open(path)?.sync_all())
+        self.write("sync", path, Poison::Sync, || sync(&File::open(path)?))
     }
 
     fn sync_all(&self, directory: &Path) -> Result<()> {
@@ -148,6 +148,18 @@ impl Disk for RealDisk {
     fn space(&self, directory: &Path) -> Result<u64> {
         fs2::available_space(directory).map_err(|source| Error::new("ask for the free space of", directory, source))
     }
+}
+
+/// Only Apple's own call reaches the medium there.
+#[cfg(target_vendor = "apple")]
+fn sync(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+/// The standard library would try again after a signal, and a sync that failed is never tried again.
+#[cfg(not(target_vendor = "apple"))]
+fn sync(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fsync(file)?)
 }
 
 fn stat(metadata: &fs::Metadata) -> Stat {
