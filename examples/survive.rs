@@ -1,7 +1,8 @@
 //! Kills a rebuild in the middle, and shows that nothing is lost.
 //!
-//! `cargo run --release --example survive` unpacks a palace of 1,200 drawers that chromadb 1.5.9 wrote, starts a rebuild of
-//! it in a child process, kills the child with SIGKILL half-way, opens the palace again, and compares every drawer.
+//! `cargo run --release --example survive` unpacks a palace of 1,200 drawers that chromadb 1.5.9 wrote, starts a
+//! rebuild of it in a child process, kills the child with SIGKILL half-way, opens the palace again, and compares
+//! every drawer.
 
 use flate2::read::GzDecoder;
 use palacekeeper::keeper::{self, Keeper};

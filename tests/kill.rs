@@ -1,117 +1,215 @@
-//! Kills the real program at every system call that changes a file, then recovers, and looks.
+//! Kills the real program at every system call that changes a file, then recovers, and looks. Kills the recovery as
+//! well, and the recovery of the recovery.
 //!
-//! A failure is replayed by the line it prints. `PALACEKEEPER_POINT=CALL:N` narrows a sweep to one point;
-//! `PALACEKEEPER_KILL=all` runs the sweeps that are sampled by default in full.
+//! A failure is replayed by the line it prints. `PALACEKEEPER_FAULTS=all` runs in full what is sampled by default.
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use support::palace::{Arena, Call, Content, Injection, Point, Strace, Tree, calls_of, say, segment_directories};
-
-/// Small batches, so that several steps fill the new store.
-const REBUILD: [&str; 4] = ["rebuild", "--yes", "--batch-bytes", "60000"];
-const RECOVER: [&str; 1] = ["recover"];
-const RESUME: [&str; 2] = ["recover", "--resume"];
-
-/// How a kill and the recovery after it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Ending {
-    Old,
-    New,
-}
-
-/// The palace that is worked on, as it is before.
-struct Ground {
-    arena: Arena,
-    tree: Tree,
-    content: Content,
-    sidecars: Tree,
-}
-
-impl Ground {
-    fn new(arena: Arena) -> Ground {
-        let (tree, content) = (Tree::of(&arena.palace()), Content::of(&arena.palace()));
-        let sidecars = tree.sidecars(&segment_directories(&arena.palace()));
-        Ground { arena, tree, content, sidecars }
-    }
-
-    /// What lies there before anybody recovers it: the store is complete in the palace, old or new (I11); a hot one at least in
-    /// the backup.
-    fn assert_complete(&self, arena: &Arena) {
-        let place = match Content::of(&arena.palace()) {
-            content if content.record_differences(&self.content).is_empty() => arena.palace(),
-            _ => arena.operation().join("backup"),
-        };
-        self.content.assert_equals(&Content::of(&place), "before the recovery");
-    }
-
-    /// Recovers, and insists on an end: exactly the old palace (I8) or exactly the new (I9), nothing that does not belong, and
-    /// nothing left to do (I12).
-    fn assert_recovers(&self, arena: &Arena) -> Ending {
-        arena.run(&RECOVER).expect(0);
-        let ending = self.ending(arena);
-        arena.run(&["status"]).expect(0).says("Nothing is unfinished.");
-        let before = Tree::of(arena.root());
-        arena.run(&RECOVER).expect(0).says("Nothing was cut short.");
-        before.assert_untouched(&Tree::of(arena.root()), "a second recovery");
-        ending
-    }
-
-    fn ending(&self, arena: &Arena) -> Ending {
-        let tree = Tree::of(&arena.palace());
-        let is_old = self.tree == tree;
-        if !is_old {
-            let segments = segment_directories(&arena.palace());
-            self.content.assert_equals(&Content::of(&arena.palace()), "the new palace");
-            self.sidecars.assert_equals(&tree.sidecars(&segments), "sidecars");
-            let has_sibling = tree.top().iter().any(|name| name.starts_with("chroma.sqlite3-"));
-            assert!(!has_sibling, "the new palace has a journal: {:?}", tree.top());
-        }
-        let keep: Vec<_> = Tree::of(&arena.keep()).top().into_iter().collect();
-        let allowed: &[&[&str]] =
-            if is_old { &[&[], &["lock"], &["0001-rebuild", "lock"]] } else { &[&["0001-rebuild", "lock"]] };
-        assert!(
-            allowed.contains(&keep.iter().map(String::as_str).collect::<Vec<_>>().as_slice()),
-            "the keep holds {keep:?}"
-        );
-        let folder: Vec<_> = Tree::of(&arena.operation()).top().into_iter().collect();
-        let allowed: &[&[&str]] = if is_old { &[&[], &["journal"]] } else { &[&["aside", "backup", "journal"]] };
-        assert!(
-            allowed.contains(&folder.iter().map(String::as_str).collect::<Vec<_>>().as_slice()),
-            "the operation's folder holds {folder:?}"
-        );
-        if is_old { Ending::Old } else { Ending::New }
-    }
-}
+use support::palace::{
+    Arena, Call, Ending, Ground, Point, REBUILD, RECOVER, RESUME, Random, Scene, Strace, Sweep, calls_of, is_wanted,
+    kill, make_hot, sample, say, store_inodes, try_to_kill,
+};
 
 #[test]
-fn kill_at_a_system_call_of_a_rebuild_leaves_neither_the_old_palace_nor_the_new() {
+fn kill_in_a_rebuild_leaves_neither_the_old_palace_nor_the_new() {
     if !Strace::is_here("a kill at every system call of a rebuild") {
         return;
     }
     let ground = Ground::new(Arena::new("1.5.9"));
-    let points = points(&census(&ground.arena.fork(), &REBUILD));
-    let sweep = Sweep::new("kill_at_a_system_call_of_a_rebuild");
-    sweep.run(&points, |point| {
-        let arena = ground.arena.fork();
-        kill(&arena, &REBUILD, point);
-        ground.assert_complete(&arena);
-        ground.assert_recovers(&arena)
+    let sweep = Sweep::new("kill", "kill_in_a_rebuild");
+    sweep.share(&points(&census(&ground, &REBUILD)), |point| {
+        sweep.attempt(&[point], || {
+            let arena = ground.fork();
+            kill(&arena, &REBUILD, point);
+            ground.assert_complete(&arena);
+            ground.assert_recovers(&arena)
+        });
     });
-    sweep.report("rebuild");
+    sweep.report("kills in a rebuild");
 }
 
-/// Everything a command changes, in order; run twice, because a point must mean the same in every run.
-fn census(arena: &Arena, arguments: &[&str]) -> Vec<Call> {
-    let again = arena.fork();
-    let (run, calls) = calls_of(arena, arguments);
-    run.expect(0);
-    let (run, same) = calls_of(&again, arguments);
-    run.expect(0);
-    let names = |calls: &[Call]| calls.iter().map(|call| call.point.clone()).collect::<Vec<_>>();
-    assert_eq!(names(&calls), names(&same), "two runs make different calls");
+/// The palace's last writer was killed too: its journal has to go before the new database comes.
+#[test]
+fn kill_in_a_rebuild_of_a_torn_palace_leaves_it_torn() {
+    if !Strace::is_here("kills in a rebuild of a torn palace") {
+        return;
+    }
+    let arena = Arena::new("1.5.9");
+    make_hot(&arena.palace());
+    let ground = Ground::new(arena);
+    let calls = census(&ground, &REBUILD);
+    let commit = calls.iter().position(|call| call.point.call == "linkat").expect("the old database is linked aside");
+    let sweep = Sweep::new("kill", "kill_in_a_rebuild_of_a_torn_palace");
+    let (before, after) = calls.split_at(commit);
+    let mut wanted = sample(&points(before), 16, &mut Random::seeded());
+    wanted.extend(points(after));
+    sweep.share(&wanted, |point| {
+        sweep.attempt(&[point], || {
+            let arena = ground.fork();
+            kill(&arena, &REBUILD, point);
+            ground.assert_complete(&arena);
+            ground.assert_recovers(&arena)
+        });
+    });
+    sweep.report("kills in a rebuild of a torn palace");
+}
+
+/// I12: a recovery that is killed changes nothing about how the operation ends.
+#[test]
+fn kill_in_a_recovery_changes_how_it_ends() {
+    if !Strace::is_here("kills in a recovery") {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"));
+    let sweep = Sweep::new("kill", "kill_in_a_recovery");
+    sweep.share(moments(&census(&ground, &REBUILD)), |moment| {
+        let Some(scene) = moment.scene(&ground) else { return };
+        for point in &recovery_points(&scene, &RECOVER) {
+            sweep.attempt(&[&moment.point, point], || {
+                scene.restore();
+                kill(scene.arena(), &RECOVER, point);
+                ground.assert_complete(scene.arena());
+                let ending = ground.assert_recovers(scene.arena());
+                assert_eq!(ending, moment.ending, "{}", moment.title);
+                ending
+            });
+        }
+    });
+    sweep.report("kills in a recovery");
+}
+
+/// Going on instead of going back may be killed as well, and after that it is gone back, or finished.
+#[test]
+fn kill_in_a_resume_leaves_neither_the_old_palace_nor_the_new() {
+    if !Strace::is_here("kills in a resume") {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"));
+    let sweep = Sweep::new("kill", "kill_in_a_resume");
+    let random = std::sync::Mutex::new(Random::seeded());
+    sweep.share(moments(&census(&ground, &REBUILD)), |moment| {
+        let Some(scene) = moment.scene(&ground) else { return };
+        let points = recovery_points(&scene, &RESUME);
+        let points = sample(&points, 10, &mut random.lock().expect("nobody panics while holding it"));
+        for (number, point) in points.iter().enumerate() {
+            sweep.attempt(&[&moment.point, point], || {
+                scene.restore();
+                kill(scene.arena(), &RESUME, point);
+                ground.assert_complete(scene.arena());
+                let is_resumed_again = number % 2 == 0;
+                if !is_resumed_again {
+                    return ground.assert_recovers(scene.arena());
+                }
+                let has_begun = scene.arena().operation().exists();
+                scene.arena().run(&RESUME).expect(0);
+                let ending = ground.assert_ended(scene.arena());
+                assert_eq!(ending == Ending::New, has_begun, "{}: what is resumed is completed", moment.title);
+                ending
+            });
+        }
+    });
+    sweep.report("kills in a resume");
+}
+
+/// Bugs that need two crashes in recovery exist in the wild; here are three in a row.
+#[test]
+fn three_kills_in_a_row_leave_neither_the_old_palace_nor_the_new() {
+    if !Strace::is_here("three kills in a row") {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"));
+    let sweep = Sweep::new("kill", "three_kills_in_a_row");
+    let random = std::sync::Mutex::new(Random::seeded());
+    let landed = std::sync::atomic::AtomicUsize::new(0);
+    sweep.share(moments(&census(&ground, &REBUILD)), |moment| {
+        let Some(scene) = moment.scene(&ground) else { return };
+        let points = recovery_points(&scene, &RECOVER);
+        for _ in 0..5 {
+            let pick = || points[random.lock().expect("nobody panics while holding it").below(points.len())].clone();
+            let (second, third) = (pick(), pick());
+            sweep.attempt(&[&moment.point, &second, &third], || {
+                scene.restore();
+                kill(scene.arena(), &RECOVER, &second);
+                let has_landed = try_to_kill(scene.arena(), &RECOVER, &third);
+                landed.fetch_add(usize::from(has_landed), std::sync::atomic::Ordering::Relaxed);
+                ground.assert_complete(scene.arena());
+                let ending = ground.assert_recovers(scene.arena());
+                assert_eq!(ending, moment.ending, "{}", moment.title);
+                ending
+            });
+        }
+    });
+    let landed = landed.into_inner();
+    say(&format!("three kills in a row: the third landed {landed} times"));
+    assert!(landed > 0 || std::env::var_os("PALACEKEEPER_POINT").is_some(), "the third kill never landed");
+    sweep.report("three kills in a row");
+}
+
+/// A moment in the life of a rebuild at which it is killed first.
+struct Moment {
+    title: &'static str,
+    point: Point,
+    /// How the operation has to end from there.
+    ending: Ending,
+}
+
+impl Moment {
+    /// The state that a kill at this moment leaves behind.
+    fn scene(&self, ground: &Ground) -> Option<Scene> {
+        if !is_wanted(&[&self.point]) {
+            return None;
+        }
+        let arena = ground.fork();
+        let store = store_inodes(&arena);
+        kill(&arena, &REBUILD, &self.point);
+        Some(Scene::save(arena, &store))
+    }
+}
+
+/// Moments spread over the life of a rebuild: what happens then, the call, a part of what strace prints of it, which
+/// of these.
+const MOMENTS: [(&str, &str, &str, usize, Ending); 16] = [
+    ("the folder is made", "renameat2", ".unborn", 0, Ending::Old),
+    ("the old store is copied", "copy_file_range", "/backup.part/", 1, Ending::Old),
+    ("the backup gets its name", "renameat2", "/backup.part", 0, Ending::Old),
+    ("the new database is made", "pwrite64", "/staging/chroma.sqlite3", 9, Ending::Old),
+    ("a batch is written", "pwrite64", "/staging/chroma.sqlite3", 120, Ending::Old),
+    ("a batch is finished", "unlink", "/staging/chroma.sqlite3-journal", 2, Ending::Old),
+    ("a segment is copied", "copy_file_range", "/staging/", 3, Ending::Old),
+    ("the proof is made durable", "fsync", "/staging/chroma.sqlite3>", 0, Ending::Old),
+    ("a segment is placed", "renameat2", "/staging/", 4, Ending::Old),
+    ("the old database is linked aside", "linkat", "/aside/", 0, Ending::Old),
+    ("the commit is written", "write", "/journal>", COMMIT, Ending::Old),
+    ("the new database replaces the old", "rename", "/chroma.sqlite3", 0, Ending::New),
+    ("the replacement is made durable", "fsync", "/palace>", 3, Ending::New),
+    ("an old segment is moved aside", "renameat2", "/aside/", 1, Ending::New),
+    ("staging is removed", "rmdir", "/staging", 0, Ending::New),
+    ("the end is written", "write", "/journal>", LAST, Ending::New),
+];
+
+/// Counted from the end: the commit is written before the replacement, the moves of three segments, and the end.
+const LAST: usize = usize::MAX;
+const COMMIT: usize = usize::MAX - 5;
+
+fn moments(calls: &[Call]) -> Vec<Moment> {
+    let find = |(title, call, part, nth, ending): (&'static str, &str, &str, usize, Ending)| {
+        let found: Vec<_> = calls.iter().filter(|one| one.point.call == call && one.line.contains(part)).collect();
+        let index = if nth > calls.len() { found.len() - 1 - (LAST - nth) } else { nth };
+        assert!(index < found.len(), "{title}: {call} of {part} happens {} times", found.len());
+        Moment { title, point: found[index].point.clone(), ending }
+    };
+    MOMENTS.map(find).into()
+}
+
+/// Everything a rebuild changes, in order; run twice, because a point must mean the same in every run.
+fn census(ground: &Ground, arguments: &[&str]) -> Vec<Call> {
+    let calls = || {
+        let (run, calls) = calls_of(&ground.fork(), arguments);
+        run.expect(0);
+        calls
+    };
+    let (calls, again) = (calls(), calls());
+    assert_eq!(points(&calls), points(&again), "two runs make different calls");
     calls
 }
 
@@ -119,65 +217,10 @@ fn points(calls: &[Call]) -> Vec<Point> {
     calls.iter().map(|call| call.point.clone()).collect()
 }
 
-/// Runs a command and kills it; a kill that does not land would prove nothing.
-fn kill(arena: &Arena, arguments: &[&str], point: &Point) {
-    let landed = Strace(arena).inject(arguments, &Injection::Kill(point.clone()));
-    assert_eq!(landed.run.signal, Some(9), "the kill did not land: {landed:#?}");
-}
-
-/// A walk through many points on all processors, which goes on after a failure and tells all of them at the end.
-struct Sweep {
-    test: &'static str,
-    endings: Mutex<BTreeMap<(String, Ending), usize>>,
-    failures: Mutex<Vec<String>>,
-}
-
-impl Sweep {
-    fn new(test: &'static str) -> Sweep {
-        Sweep { test, endings: Mutex::default(), failures: Mutex::default() }
-    }
-
-    fn run(&self, points: &[Point], attempt: impl Fn(&Point) -> Ending + Sync) {
-        let only: Option<Point> = std::env::var("PALACEKEEPER_POINT").ok().map(|text| text.parse().expect("CALL:N"));
-        let wanted: Vec<_> = points.iter().filter(|point| only.as_ref().is_none_or(|only| only == *point)).collect();
-        let queue = Mutex::new(wanted.into_iter());
-        let work = || loop {
-            let Some(point) = queue.lock().expect("no worker panics with it").next() else { break };
-            match catch_unwind(AssertUnwindSafe(|| attempt(point))) {
-                Ok(ending) => self.count(&point.call, ending),
-                Err(_) => self.fail(point),
-            }
-        };
-        let workers = std::thread::available_parallelism().map_or(2, |count| count.get());
-        std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
-    }
-
-    fn count(&self, call: &str, ending: Ending) {
-        *self.endings.lock().expect("no worker panics with it").entry((call.to_owned(), ending)).or_default() += 1;
-    }
-
-    fn fail(&self, point: &Point) {
-        let line = format!("PALACEKEEPER_POINT={point} cargo test --test kill {}", self.test);
-        self.failures.lock().expect("no worker panics with it").push(line);
-    }
-
-    /// Prints what was done and fails if anything did.
-    fn report(self, what: &str) {
-        let endings = self.endings.into_inner().expect("no worker panics with it");
-        let total =
-            |wanted| endings.iter().filter(|((_, ending), _)| *ending == wanted).map(|(_, count)| count).sum::<usize>();
-        let calls: Vec<_> =
-            endings.iter().map(|((call, ending), count)| format!("{call} {ending:?} {count}")).collect();
-        let (old, new) = (total(Ending::Old), total(Ending::New));
-        say(&format!("{what}: {} kills landed, {old} ended old, {new} new ({})", old + new, calls.join(", ")));
-        let failures = self.failures.into_inner().expect("no worker panics with it");
-        assert!(
-            failures.is_empty(),
-            "{} of {} failed; replay with\n{}",
-            failures.len(),
-            failures.len() + old + new,
-            failures.join("\n")
-        );
-        assert!(old + new > 0, "nothing was killed");
-    }
+/// Everything a recovery changes from a scene on.
+fn recovery_points(scene: &Scene, arguments: &[&str]) -> Vec<Point> {
+    scene.restore();
+    let (run, calls) = calls_of(scene.arena(), arguments);
+    run.expect(0);
+    points(&calls)
 }

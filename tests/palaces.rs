@@ -142,8 +142,8 @@ impl Before {
         Before { store: tree.store(&segments), sidecars: tree.sidecars(&segments) }
     }
 
-    /// The palace holds the sidecars as they were and nothing besides the new store; the keep holds the old store twice and
-    /// nothing besides (I13).
+    /// The palace holds the sidecars as they were and nothing besides the new store; the keep holds the old store
+    /// twice and nothing besides (I13).
     #[track_caller]
     fn assert_kept(&self, arena: &Arena, what: &str) {
         let segments = segment_directories(&arena.palace());

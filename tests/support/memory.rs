@@ -2,12 +2,12 @@
 //!
 //! Every node and every directory entry exists twice: as running programs see it, and as the platter holds it. Between
 //! the two lies a list of pending changes, in the order they were made; [`Disk::sync`] moves those of one file or one
-//! directory to the platter, and [`MemoryDisk::crash`] lets a [`Fate`] decide, change by change, which of the others got
-//! there by themselves. A rename is one change, as on every journaling file system; all others fall independently, as
-//! POSIX allows.
+//! directory to the platter, and [`MemoryDisk::crash`] lets a [`Fate`] decide, change by change, which of the others
+//! got there by themselves. A rename is one change, as on every journaling file system; all others fall independently,
+//! as POSIX allows.
 //!
-//! Every mutating verb is one *event*, and a verb that writes bytes is two: nothing written yet, and a part of it written.
-//! A [`Fault`] strikes at one event, and [`MemoryDisk::fired`] says whether it did.
+//! Every mutating verb is one *event*, and a verb that writes bytes is two: nothing written yet, and a part of it
+//! written. A [`Fault`] strikes at one event, and [`MemoryDisk::fired`] says whether it did.
 
 mod state;
 
@@ -30,14 +30,15 @@ pub enum Fault {
     Forever(ErrorKind),
 }
 
-/// What a crash does with each pending change: a digit for each, the lowest for the oldest change. 0 keeps it, 1 drops it;
-/// of written bytes 2 keeps the first half and then zeros, and 3 keeps only the length. Any random number is a fate.
+/// What a crash does with each pending change: a digit for each, the lowest for the oldest change. 0 keeps it, 1 drops
+/// it; of written bytes 2 keeps the first half and then zeros, and 3 keeps only the length. Any random number is a
+/// fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fate(pub u64);
 
 impl Fate {
-    /// The process was killed and the machine lives: everything stays.
-    pub const KILL: Fate = Fate(0);
+    /// Everything got through.
+    pub const KEEP: Fate = Fate(0);
     /// The power went, and nothing got through that was not synced.
     pub const POWER_CUT: Fate = Fate(u64::MAX);
 }
@@ -107,12 +108,18 @@ impl MemoryDisk {
     pub fn fates(&self, seeds: &[u64]) -> Vec<Fate> {
         let all = self.0.borrow().pending.iter().try_fold(1_u64, |all, change| all.checked_mul(change.fates()));
         match all {
-            Some(all @ 0..=64) => (0..all).map(Fate).collect(),
-            _ => [Fate::KILL, Fate::POWER_CUT].into_iter().chain(seeds.iter().copied().map(Fate)).collect(),
+            Some(all @ 0..=32) => (0..all).map(Fate).collect(),
+            _ => [Fate::KEEP, Fate::POWER_CUT].into_iter().chain(seeds.iter().copied().map(Fate)).collect(),
         }
     }
 
-    /// The disk as the next process finds it.
+    /// The disk as the next process finds it while the machine lives on: nothing is lost yet, and nothing more is
+    /// durable.
+    pub fn kill(&self) -> MemoryDisk {
+        self.fresh()
+    }
+
+    /// The disk as the next process finds it after the machine went down.
     pub fn crash(&self, fate: Fate) -> MemoryDisk {
         let mut state = self.0.borrow().clone();
         let mut digits = fate.0;
@@ -188,6 +195,9 @@ impl Disk for MemoryDisk {
     fn list(&self, directory: &Path) -> Result<Vec<OsString>> {
         self.look("list", directory, |state| {
             let node = state.find(directory)?;
+            if !state.nodes[&node][SEEN].is_directory {
+                return Err(ErrorKind::NotADirectory.into());
+            }
             Ok(state.entries(node).cloned().collect())
         })
     }
@@ -280,7 +290,8 @@ impl Disk for MemoryDisk {
         })
     }
 
-    /// A sync that fails loses what it was about: the kernel marks the pages clean, and the next sync knows nothing of them.
+    /// A sync that fails loses what it was about: the kernel marks the pages clean, and the next sync knows nothing of
+    /// them.
     fn sync(&self, path: &Path) -> Result<()> {
         let mut state = self.0.borrow_mut();
         let outcome = state.tick();
@@ -290,6 +301,13 @@ impl Disk for MemoryDisk {
             state.make_durable(if outcome.is_ok() { &taken } else { &[] });
         }
         outcome.map_err(|source| Error::new("sync", path, source))
+    }
+
+    fn sync_all(&self, directory: &Path) -> Result<()> {
+        self.act("sync the file system of", directory, |state| {
+            state.settle();
+            Ok(())
+        })
     }
 
     fn space(&self, _: &Path) -> Result<u64> {

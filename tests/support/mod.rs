@@ -9,6 +9,8 @@
 
 pub mod explore;
 pub mod furnish;
+pub mod golden;
 pub mod memory;
 pub mod palace;
+pub mod sources;
 pub mod toy;

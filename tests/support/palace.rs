@@ -6,22 +6,34 @@
 mod content;
 mod damage;
 mod expected;
+mod ground;
+mod mount;
 mod pickle;
+mod scene;
 mod strace;
+mod sweep;
 mod trees;
 mod vectors;
 
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
 pub(crate) use expected::assert_as_expected;
+pub(crate) use ground::{Ground, REBUILD, RECOVER, RESUME, kill, try_to_kill};
+pub(crate) use mount::Mount;
+pub(crate) use scene::{Scene, store_inodes};
 pub(crate) use strace::{Call, Injection, Landed, Point, Strace, calls_of};
+pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
 pub(crate) use trees::{Kind, Node, Tree};
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Every chromadb whose palaces there are fixtures of.
 pub(crate) const VERSIONS: [&str; 5] = ["0.4.24", "0.5.23", "0.6.3", "1.0.20", "1.5.9"];
@@ -132,9 +144,39 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
 }
 
+/// Between fork and exec a child has every file open that this process has open, and the product, which looks for
+/// whoever has the palace open, would find it. So nobody spawns while a file of a palace is open here.
+static SPAWNING: RwLock<()> = RwLock::new(());
+
+/// Keeps others from spawning while a file of a palace is open.
+pub(crate) fn no_spawning() -> RwLockReadGuard<'static, ()> {
+    SPAWNING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a command while no file of a palace is open here.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let _alone = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"))
+}
+
+/// Reads a file of a palace.
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let _open = no_spawning();
+    std::fs::read(path)
+}
+
+/// Copies a file of a palace.
+pub(crate) fn copy(source: &Path, target: &Path) -> std::io::Result<u64> {
+    let _open = no_spawning();
+    std::fs::copy(source, target)
+}
+
 impl Run {
     pub(crate) fn of(command: &mut Command) -> Run {
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let child = spawn(command);
+        let watchdog = Watchdog::over(child.id());
+        let output = child.wait_with_output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert!(!watchdog.has_bitten(), "{command:?} did not end within {TIME_MAX_S} seconds");
         Run::from(output)
     }
 
@@ -156,6 +198,34 @@ impl Run {
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:#?}"))
+    }
+}
+
+/// No command on a small palace takes this long, whatever happens to it.
+const TIME_MAX_S: u64 = 240;
+
+/// Kills a process that hangs: a test that never ends tells nobody why.
+struct Watchdog {
+    ended: Sender<()>,
+    thread: JoinHandle<bool>,
+}
+
+impl Watchdog {
+    fn over(process: u32) -> Watchdog {
+        let (ended, waiting) = channel::<()>();
+        let watch = move || {
+            let is_late = waiting.recv_timeout(Duration::from_secs(TIME_MAX_S)) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                let _ = Command::new("kill").args(["-9", &process.to_string()]).status();
+            }
+            is_late
+        };
+        Watchdog { ended, thread: std::thread::spawn(watch) }
+    }
+
+    fn has_bitten(self) -> bool {
+        drop(self.ended);
+        self.thread.join().expect("a watchdog does not panic")
     }
 }
 
@@ -203,6 +273,7 @@ fn fast_directory() -> PathBuf {
 fn unpack(fixture: &str, target: &Path) {
     let path = fixtures().join(format!("{fixture}.tar.gz"));
     let file = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let _open = no_spawning();
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
     archive.unpack(target).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
@@ -220,7 +291,7 @@ pub(crate) fn copy_tree(source: &Path, target: &Path) {
         let (from, to) = (entry.path(), target.join(entry.file_name()));
         match entry.file_type().expect("a type").is_dir() {
             true => copy_tree(&from, &to),
-            false => drop(std::fs::copy(&from, &to).expect("a copy")),
+            false => drop(copy(&from, &to).expect("a copy")),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Steps over a small world on a disk in memory. They depend on each other, so that only the right order works, and they
-//! leave nothing half done that they cannot recognise.
+//! Steps over a small world on a disk in memory. They depend on each other, so that only the right order works, and
+//! they leave nothing half done that they cannot recognise.
 
 use palacekeeper::disk::{Disk, Kind, parent, remove_tree};
 use palacekeeper::engine::{Observed, Step, StepError};
@@ -56,7 +56,7 @@ fn part(path: &Path) -> PathBuf {
 }
 
 /// What piece `index` of a thing holds.
-fn piece(name: &str, index: u8) -> Vec<u8> {
+pub fn piece(name: &str, index: u8) -> Vec<u8> {
     format!("{name} {index}").into_bytes()
 }
 
@@ -122,7 +122,11 @@ impl Step for Toy {
 
     fn apply(&self, hall: &mut Hall<'_>) -> Result<(), StepError> {
         match self {
-            Toy::Room(room) => hall.disk.create_dir(&hall.path.join(room))?,
+            Toy::Room(room) => {
+                let room = hall.path.join(room);
+                hall.disk.create_dir(&room)?;
+                hall.disk.sync(parent(&room))?;
+            }
             Toy::Thing { room, name, pieces } => {
                 for (path, bytes) in Toy::pieces(hall, room, name, *pieces) {
                     hall.put(&path, &bytes)?;
@@ -130,18 +134,27 @@ impl Step for Toy {
             }
             Toy::Switch { name, to, .. } => hall.put(&hall.path.join(name), &[*to])?,
             Toy::Install { source, target, .. } => {
-                let source = hall.path.join(source);
-                hall.disk.replace(&source, &hall.path.join(target))?;
+                let (source, target) = (hall.path.join(source), hall.path.join(target));
+                hall.disk.replace(&source, &target)?;
+                hall.disk.sync(parent(&target))?;
                 hall.disk.sync(parent(&source))?;
             }
-            Toy::Discard(room) => remove_tree(hall.disk, &hall.path.join(room))?,
+            Toy::Discard(room) => {
+                let room = hall.path.join(room);
+                remove_tree(hall.disk, &room)?;
+                hall.disk.sync(parent(&room))?;
+            }
         }
-        Ok(hall.disk.sync(&hall.path)?)
+        Ok(())
     }
 
     fn revert(&self, hall: &mut Hall<'_>) -> Result<(), StepError> {
         match self {
-            Toy::Room(room) => hall.disk.remove(&hall.path.join(room))?,
+            Toy::Room(room) => {
+                let room = hall.path.join(room);
+                hall.disk.remove(&room)?;
+                hall.disk.sync(parent(&room))?;
+            }
             Toy::Thing { room, name, pieces } => {
                 for (path, _) in Toy::pieces(hall, room, name, *pieces).iter().rev() {
                     remove_tree(hall.disk, &part(path))?;
@@ -152,7 +165,7 @@ impl Step for Toy {
             Toy::Switch { name, from, .. } => hall.put(&hall.path.join(name), &[*from])?,
             Toy::Install { .. } | Toy::Discard(_) => panic!("{self} was reverted, and it lies past the pivot"),
         }
-        Ok(hall.disk.sync(&hall.path)?)
+        Ok(())
     }
 
     fn weight(&self) -> u64 {

@@ -202,8 +202,8 @@ impl State {
         &mut Rc::make_mut(node)[side]
     }
 
-    /// Takes out what a sync of `node` is about: its own contents, and every change of a name in it. A change of the same name
-    /// that is older and stays pending is overtaken.
+    /// Takes out what a sync of `node` is about: its own contents, and every change of a name in it. A change of the
+    /// same name that is older and stays pending is overtaken.
     pub(super) fn take_pending(&mut self, node: Node) -> Vec<Pending> {
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for change in std::mem::take(&mut self.pending) {
@@ -249,24 +249,48 @@ impl State {
         }
     }
 
-    /// A number that is the same for two disks on which everything goes the same way. Inodes and times that are newer than
-    /// `era` count only by the order in which they are met: nobody can have noted them down.
+    /// A number that is the same for two disks on which everything goes the same way, whatever crashes. Inodes and
+    /// times that are newer than `era` count only by the order in which they are met: nobody can have noted them down.
     pub(super) fn fingerprint(&self, era: u64) -> u64 {
-        let (mut hasher, mut known, mut todo) = (DefaultHasher::new(), BTreeMap::new(), vec![ROOT]);
-        while let Some(directory) = todo.pop() {
-            for name in self.entries(directory) {
-                let node = self.names[SEEN][&(directory, name.clone())];
-                let next = era + known.len() as u64 + 1;
-                let number = if node <= era { node } else { *known.entry(node).or_insert(next) };
-                let Inode { is_directory, bytes, mode, modified_ns } = &self.nodes[&node][SEEN];
-                (name, number, is_directory, bytes, mode).hash(&mut hasher);
-                (*modified_ns <= era as i64).then_some(modified_ns).hash(&mut hasher);
-                todo.extend(is_directory.then_some(node));
+        let (mut hasher, mut known) = (DefaultHasher::new(), BTreeMap::new());
+        self.hash_side(SEEN, era, &mut hasher, &mut known);
+        if self.pending.is_empty() {
+            return hasher.finish();
+        }
+        self.hash_side(PLATTER, era, &mut hasher, &mut known);
+        let mut number = |node: Node| number(node, era, &mut known);
+        for change in &self.pending {
+            match change {
+                Pending::Names(effects) => effects.iter().for_each(|((directory, name), node)| {
+                    (0, number(*directory), name, node.map(&mut number)).hash(&mut hasher);
+                }),
+                Pending::Bytes { node, at, bytes, .. } => (1, number(*node), at, bytes).hash(&mut hasher),
+                Pending::Length { node, length, .. } => (2, number(*node), length).hash(&mut hasher),
+                Pending::Mode { node, mode } => (3, number(*node), mode).hash(&mut hasher),
             }
-            0xff_u8.hash(&mut hasher);
         }
         hasher.finish()
     }
+
+    fn hash_side(&self, side: usize, era: u64, hasher: &mut DefaultHasher, known: &mut BTreeMap<Node, u64>) {
+        let mut todo = vec![ROOT];
+        while let Some(directory) = todo.pop() {
+            let entries = self.names[side].range((directory, OsString::new())..(directory + 1, OsString::new()));
+            for ((_, name), node) in entries {
+                let Inode { is_directory, bytes, mode, modified_ns } = &self.nodes[node][side];
+                (name, number(*node, era, known), is_directory, bytes, mode).hash(hasher);
+                (*modified_ns <= era as i64).then_some(modified_ns).hash(hasher);
+                todo.extend(is_directory.then_some(*node));
+            }
+            0xff_u8.hash(hasher);
+        }
+    }
+}
+
+/// The number a node goes by: its own if it is old, else that of its turn.
+fn number(node: Node, era: u64, known: &mut BTreeMap<Node, u64>) -> u64 {
+    let next = era + known.len() as u64 + 1;
+    if node <= era { node } else { *known.entry(node).or_insert(next) }
 }
 
 fn overtake(older: &mut Pending, newer: &[(Key, Option<Node>)]) {

@@ -44,8 +44,8 @@ fn compare(record: &Record, collection: &Value, position: usize, version: &str, 
     assert_eq!(metadata(field("metadatas")), record.metadata, "{what}: {}: metadata", record.id);
     let wanted = floats(&unhex(field("embeddings").as_str().expect("an embedding")));
     let vector = record.vector.as_ref().unwrap_or_else(|| panic!("{what}: {}: no vector", record.id));
-    // The 0.x client answers from its buffer what is not in the index yet: the vector as it was handed in, before it was
-    // normalised and multiplied out again.
+    // The 0.x client answers from its buffer what is not in the index yet: the vector as it was handed in, before it
+    // was normalised and multiplied out again.
     if version.starts_with("0.") && vector.queued.is_some() {
         let distance = ulps(&wanted, &vector.get);
         assert!(distance <= 1, "{what}: {}: the embedding is {distance} units off", record.id);

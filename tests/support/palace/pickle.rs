@@ -1,5 +1,5 @@
-//! The smallest reader of `index_metadata.pickle` that will do: it builds the whole value in memory and panics on anything
-//! it does not expect.
+//! The smallest reader of `index_metadata.pickle` that will do: it builds the whole value in memory and panics on
+//! anything it does not expect.
 
 /// A value in a pickle.
 #[derive(Clone, Debug, PartialEq)]

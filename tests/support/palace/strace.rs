@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
-/// Every system call by which the product, and SQLite inside it, changes a file system. A call that the census does not find
-/// costs nothing.
-const CALLS: &str = "write,writev,pwrite64,pwritev,copy_file_range,sendfile,ftruncate,truncate,fallocate,fsync,fdatasync,\
-                     sync_file_range,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,\
-                     rmdir,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,utimensat";
+/// Every system call by which the product, and SQLite inside it, changes a file system. A call that the census does
+/// not find costs nothing.
+const CALLS: &str = "write,writev,pwrite64,pwritev,copy_file_range,sendfile,ftruncate,truncate,fallocate,fsync,\
+                     fdatasync,sync_file_range,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,\
+                     unlink,unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,utimensat";
 
 /// The n-th time that a process makes a call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,12 +46,17 @@ pub(crate) enum Injection {
     Error(Point, &'static str),
     /// The call fails, and every later one of its kind.
     ErrorFrom(Point, &'static str),
+    /// The process gets a signal it may handle; the call is carried out.
+    Signal(Point, &'static str),
+    /// This call and every later one of its kind takes so many microseconds longer.
+    DelayFrom(Point, u32),
 }
 
 impl Injection {
-    fn point(&self) -> &Point {
+    pub(crate) fn point(&self) -> &Point {
         match self {
             Injection::Kill(point) | Injection::Error(point, _) | Injection::ErrorFrom(point, _) => point,
+            Injection::Signal(point, _) | Injection::DelayFrom(point, _) => point,
         }
     }
 }
@@ -63,6 +68,8 @@ impl fmt::Display for Injection {
             Injection::Kill(_) => write!(f, "{call}:signal=SIGKILL:when={nth}"),
             Injection::Error(_, error) => write!(f, "{call}:error={error}:when={nth}"),
             Injection::ErrorFrom(_, error) => write!(f, "{call}:error={error}:when={nth}+"),
+            Injection::Signal(_, signal) => write!(f, "{call}:signal={signal}:when={nth}"),
+            Injection::DelayFrom(_, microseconds) => write!(f, "{call}:delay_enter={microseconds}:when={nth}+"),
         }
     }
 }
@@ -104,19 +111,31 @@ impl Strace<'_> {
         works
     }
 
-    /// Runs the binary and makes the fault happen.
-    pub(crate) fn inject(&self, arguments: &[&str], injection: &Injection) -> Landed {
-        let trace = format!("trace={}", injection.point().call);
-        let (run, log) = self.strace(&["-e", &trace, "-e", &format!("inject={injection}")], arguments);
+    /// Runs the binary and makes the faults happen.
+    pub(crate) fn inject(&self, arguments: &[&str], injections: &[Injection]) -> Landed {
+        let calls: Vec<_> = injections.iter().map(|injection| injection.point().call.as_str()).collect();
+        let mut options = vec!["-y".to_owned(), "-e".into(), format!("trace={}", calls.join(","))];
+        for injection in injections {
+            options.extend(["-e".into(), format!("inject={injection}")]);
+        }
+        let (run, log) = self.strace(&options, arguments);
+        Landed { run, log }
+    }
+
+    /// Runs the binary, makes one fault happen, and writes down calls of other names too.
+    pub(crate) fn inject_among(&self, arguments: &[&str], injection: &Injection, calls: &str) -> Landed {
+        let options = ["-y", "-e", &format!("trace={calls}"), "-e", &format!("inject={injection}")].map(str::to_owned);
+        let (run, log) = self.strace(&options, arguments);
         Landed { run, log }
     }
 
     /// Runs the binary and writes down some calls; see strace's `-e trace=`.
     pub(crate) fn watch(&self, calls: &str, arguments: &[&str]) -> (Run, String) {
-        self.strace(&["-y", "-s", "4096", "-e", &format!("trace={calls}")], arguments)
+        let options = ["-y", "-s", "4096", "-e", &format!("trace={calls}")].map(str::to_owned);
+        self.strace(&options, arguments)
     }
 
-    fn strace(&self, options: &[&str], arguments: &[&str]) -> (Run, String) {
+    fn strace(&self, options: &[String], arguments: &[&str]) -> (Run, String) {
         let log = self.log();
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-e", "signal=none", "-o"]).arg(&log).args(options);

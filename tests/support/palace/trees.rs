@@ -1,6 +1,6 @@
 //! Directory trees as values: every name with its bytes, so that “not a byte was changed” is one comparison.
 
-use super::SIBLINGS;
+use super::{SIBLINGS, read};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -120,7 +120,7 @@ fn walk(root: &Path, relative: &Path, nodes: &mut BTreeMap<PathBuf, Node>) {
         let kind = match metadata.file_type() {
             kind if kind.is_dir() => Kind::Directory,
             kind if kind.is_symlink() => Kind::Link(fs::read_link(&full).expect("a link")),
-            kind if kind.is_file() => Kind::File(fs::read(&full).expect("a file can be read")),
+            kind if kind.is_file() => Kind::File(read(&full).expect("a file can be read")),
             _ => Kind::Link(full.clone()), // a socket or a pipe: its name is all there is to compare
         };
         let modified_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();

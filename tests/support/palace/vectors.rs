@@ -1,6 +1,6 @@
 //! What chromadb's `get()` returns as embeddings, worked out from the files by the rules of the format, for tests.
 
-use super::pickle;
+use super::{pickle, read};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub(super) struct Shelf<'s> {
 impl Shelf<'_> {
     /// Every id that has a vector, with it: the index files first, then the queue behind them, write by write.
     pub(super) fn vectors(&self) -> BTreeMap<String, Vector> {
-        let (mut vectors, pickled_sequence) = self.from_files();
+        let (mut vectors, pickled_sequence) = self.in_files();
         let persisted = self.persisted().or(pickled_sequence).unwrap_or(0);
         let sql = "SELECT operation, id, vector FROM embeddings_queue WHERE topic = ?1 AND seq_id > ?2 ORDER BY seq_id";
         let mut query = self.connection.prepare(sql).expect("a queue");
@@ -72,9 +72,9 @@ impl Shelf<'_> {
         }
     }
 
-    fn from_files(&self) -> (BTreeMap<String, Vector>, Option<i64>) {
+    fn in_files(&self) -> (BTreeMap<String, Vector>, Option<i64>) {
         let directory = self.palace.join(self.segment);
-        let Ok(pickled) = std::fs::read(directory.join("index_metadata.pickle")) else {
+        let Ok(pickled) = read(&directory.join("index_metadata.pickle")) else {
             return (BTreeMap::new(), None);
         };
         let pickled = pickle::read(&pickled);
@@ -92,8 +92,8 @@ impl Shelf<'_> {
 
 /// Live elements of an index by label, multiplied with their lengths where the space is cosine.
 fn elements(directory: &Path, is_cosine: bool) -> BTreeMap<u64, Vec<f32>> {
-    let read = |name: &str| std::fs::read(directory.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let (header, records, lengths) = (read("header.bin"), read("data_level0.bin"), read("length.bin"));
+    let bytes = |name: &str| read(&directory.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (header, records, lengths) = (bytes("header.bin"), bytes("data_level0.bin"), bytes("length.bin"));
     let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes")) as usize;
     let (count, size, label_at, vector_at) = (number(20), number(28), number(36), number(44));
     let lengths = floats(&lengths);

@@ -1,0 +1,110 @@
+//! The real disk: its verbs refuse what they must, and the first failure is the last.
+
+use palacekeeper::disk::{Disk, Lock, Poison, RealDisk, remove_tree};
+use std::io::ErrorKind;
+use std::path::Path;
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// Every verb that changes something, on a directory with a file `f` in it.
+fn changes(disk: &RealDisk, root: &Path) -> Vec<(&'static str, bool)> {
+    let (file, other) = (root.join("f"), root.join("other"));
+    vec![
+        ("create", disk.create(&other, b"").is_ok()),
+        ("append", disk.append(&file, b"x").is_ok()),
+        ("truncate", disk.truncate(&file, 0).is_ok()),
+        ("create_dir", disk.create_dir(&root.join("d")).is_ok()),
+        ("copy", disk.copy(&file, &root.join("copy")).is_ok()),
+        ("link", disk.link(&file, &root.join("link")).is_ok()),
+        ("rename", disk.rename(&file, &root.join("renamed")).is_ok()),
+        ("replace", disk.replace(&file, &other).is_ok()),
+        ("remove", disk.remove(&file).is_ok()),
+        ("adopt", disk.adopt(&file, root).is_ok()),
+        ("sync", disk.sync(&file).is_ok()),
+        ("sync_all", disk.sync_all(root).is_ok()),
+        ("remove_tree", remove_tree(disk, &file).is_ok()),
+    ]
+}
+
+/// I7: the kernel's own full disk stands in for a full disk, and a file that cannot be synced for one that fails to be.
+#[test]
+fn failed_write_or_sync_is_the_last_change_of_this_disk() {
+    for poison in [Poison::Write, Poison::Sync] {
+        let (disk, directory) = (RealDisk::new(), directory());
+        disk.create(&directory.path().join("f"), b"contents").expect("there is room");
+        assert_eq!(disk.poison(), None);
+        let failed = match poison {
+            Poison::Write => disk.append(Path::new("/dev/full"), b"x"),
+            Poison::Sync => disk.sync(Path::new("/dev/full")),
+        };
+        let failed = failed.expect_err("that device takes nothing");
+        assert!(failed.is_full() || poison == Poison::Sync, "{failed}");
+        assert_eq!(disk.poison(), Some(poison), "{failed}");
+        for (verb, succeeded) in changes(&disk, directory.path()) {
+            assert!(!succeeded, "{verb} after a failed {poison:?}");
+        }
+        let left = disk.list(directory.path()).expect("reading is not forbidden");
+        assert_eq!(left, ["f"], "a poisoned disk was changed");
+        assert_eq!(disk.read(&directory.path().join("f"), 0, 99).expect("it is there"), b"contents");
+        assert_eq!(disk.poison(), Some(poison), "the first failure is the one that counts");
+    }
+}
+
+/// A name that is taken is an answer, not a failure of the disk.
+#[test]
+fn taken_name_is_refused_and_poisons_nothing() {
+    let (disk, directory) = (RealDisk::new(), directory());
+    let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+    disk.create(&old, b"old").expect("there is room");
+    disk.create(&new, b"new").expect("there is room");
+    let refused = [disk.rename(&new, &old), disk.link(&new, &old), disk.create_dir(&old)];
+    for answer in refused {
+        assert_eq!(answer.expect_err("the name is taken").kind(), ErrorKind::AlreadyExists);
+    }
+    assert_eq!(disk.read(&old, 0, 99).expect("it is there"), b"old");
+    assert_eq!(disk.poison(), None);
+    disk.create(&old, b"other").expect_err("the name is taken");
+    assert_eq!(disk.read(&old, 0, 99).expect("it is there"), b"old");
+}
+
+#[test]
+fn directory_that_is_not_empty_is_not_removed() {
+    let (disk, directory) = (RealDisk::new(), directory());
+    let full = directory.path().join("full");
+    disk.create_dir(&full).expect("there is room");
+    disk.create(&full.join("f"), b"").expect("there is room");
+    disk.remove(&full).expect_err("it is not empty");
+    assert!(full.join("f").exists());
+    remove_tree(&disk, &full).expect("that is what it is for");
+    remove_tree(&disk, &full).expect("what is not there is no error");
+    assert!(!full.exists());
+}
+
+/// I16, within one machine: the lock is the kernel's, and goes with its owner.
+#[test]
+fn second_lock_is_not_given_while_the_first_lives() {
+    let directory = directory();
+    let path = directory.path().join("lock");
+    let mut first = Lock::try_exclusive(&path).expect("the disk is sound").expect("nobody has it");
+    first.sign(b"\0 17 somebody").expect("the disk is sound");
+    assert!(Lock::try_exclusive(&path).expect("the disk is sound").is_none(), "two have it");
+    assert_eq!(Lock::holder(&path), "17 somebody");
+    drop(first);
+    assert!(path.exists(), "a lock file that is deleted can be locked twice");
+    let second = Lock::try_exclusive(&path).expect("the disk is sound");
+    assert!(second.is_some(), "it was set free");
+}
+
+/// I16: whoever still holds a lock file that was exchanged holds nothing.
+#[test]
+fn exchanged_lock_file_is_locked_anew() {
+    let directory = directory();
+    let path = directory.path().join("lock");
+    let _held = Lock::try_exclusive(&path).expect("the disk is sound").expect("nobody has it");
+    std::fs::write(directory.path().join("new"), b"").expect("there is room");
+    std::fs::rename(directory.path().join("new"), &path).expect("there is room");
+    let lock = Lock::try_exclusive(&path).expect("the disk is sound");
+    assert!(lock.is_some(), "the file that has the name now is free");
+}

@@ -1,0 +1,103 @@
+//! The palace that faults are made on, and what must be true of it after each.
+
+use super::{Arena, Content, Ending, Injection, Point, SIBLINGS, Strace, Tree, segment_directories};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Small batches, so that several steps fill the new store.
+pub(crate) const REBUILD: [&str; 4] = ["rebuild", "--yes", "--batch-bytes", "100000"];
+pub(crate) const RECOVER: [&str; 1] = ["recover"];
+pub(crate) const RESUME: [&str; 2] = ["recover", "--resume"];
+
+/// A palace, as it is before.
+pub(crate) struct Ground {
+    arena: Arena,
+    tree: Tree,
+    content: Content,
+    sidecars: Tree,
+    segments: BTreeSet<String>,
+}
+
+impl Ground {
+    pub(crate) fn new(arena: Arena) -> Ground {
+        let (tree, content) = (Tree::of(&arena.palace()), Content::of(&arena.palace()));
+        let segments = segment_directories(&arena.palace());
+        let sidecars = tree.sidecars(&segments);
+        Ground { arena, tree, content, sidecars, segments }
+    }
+
+    /// A copy to work on.
+    pub(crate) fn fork(&self) -> Arena {
+        self.arena.fork()
+    }
+
+    /// What lies there before anybody recovers it: the store, complete, in the palace (I11). Only where the old
+    /// database has lost its hot journal to `aside`, for the length of one step behind the commit, is it the backup
+    /// that is complete.
+    pub(crate) fn assert_complete(&self, arena: &Arena) {
+        let tree = Tree::of(&arena.palace());
+        let stands = |name: &str| tree.0.get(Path::new(name)) == self.tree.0.get(Path::new(name));
+        let is_old = stands("chroma.sqlite3");
+        if is_old && self.tree.store(&self.segments).0.iter().all(|(path, node)| tree.0.get(path) == Some(node)) {
+            return; // the old store, byte for byte
+        }
+        let is_torn = is_old && !SIBLINGS.iter().all(|name| stands(name));
+        let place = if is_torn { arena.operation().join("backup") } else { arena.palace() };
+        self.content.assert_equals(&Content::of(&place), "the palace as the fault left it");
+    }
+
+    /// Recovers, and insists on an end: exactly the old palace (I8) or exactly the new (I9), nothing that does not
+    /// belong, and nothing left to do (I12).
+    pub(crate) fn assert_recovers(&self, arena: &Arena) -> Ending {
+        arena.run(&RECOVER).expect(0);
+        self.assert_ended(arena)
+    }
+
+    /// Insists on an end without recovering first.
+    pub(crate) fn assert_ended(&self, arena: &Arena) -> Ending {
+        let ending = self.ending(arena);
+        arena.run(&["status"]).expect(0).says("Nothing is unfinished.");
+        let before = Tree::of(arena.root());
+        arena.run(&RECOVER).expect(0).says("Nothing was cut short.");
+        before.assert_untouched(&Tree::of(arena.root()), "a recovery after the end");
+        ending
+    }
+
+    fn ending(&self, arena: &Arena) -> Ending {
+        let tree = Tree::of(&arena.palace());
+        let keep = Tree::of(&arena.keep()).top();
+        let folder = Tree::of(&arena.operation()).top();
+        assert_eq!(Tree::of(&arena.root().join("tmp")).top(), BTreeSet::new(), "temporary files");
+        if self.tree == tree {
+            assert_one_of(&keep, &[&[], &["lock"], &["0001-rebuild", "lock"]], "the keep");
+            assert_one_of(&folder, &[&[], &["journal"]], "the operation's folder");
+            return Ending::Old;
+        }
+        let segments = segment_directories(&arena.palace());
+        self.content.assert_equals(&Content::of(&arena.palace()), "the new palace");
+        self.sidecars.assert_equals(&tree.sidecars(&segments), "sidecars");
+        let store = tree.store(&segments).top();
+        assert!(store.iter().all(|name| name == "chroma.sqlite3" || segments.contains(name)), "the store: {store:?}");
+        assert_one_of(&keep, &[&["0001-rebuild", "lock"]], "the keep");
+        assert_one_of(&folder, &[&["aside", "backup", "journal"]], "the operation's folder");
+        Ending::New
+    }
+}
+
+#[track_caller]
+fn assert_one_of(found: &BTreeSet<String>, allowed: &[&[&str]], what: &str) {
+    let is_allowed = allowed.iter().any(|names| found.iter().map(String::as_str).eq(names.iter().copied()));
+    assert!(is_allowed, "{what} holds {found:?}");
+}
+
+/// Runs a command and kills it; a kill that does not land would prove nothing.
+pub(crate) fn kill(arena: &Arena, arguments: &[&str], point: &Point) {
+    assert!(try_to_kill(arena, arguments, point), "the kill at {point} did not land");
+}
+
+/// Runs a command and kills it if it gets as far as that. One that ends by itself has to end well.
+pub(crate) fn try_to_kill(arena: &Arena, arguments: &[&str], point: &Point) -> bool {
+    let landed = Strace(arena).inject(arguments, &[Injection::Kill(point.clone())]);
+    assert!(landed.has_fired() || landed.run.code == Some(0), "{landed:#?}");
+    landed.has_fired()
+}

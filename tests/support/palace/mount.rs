@@ -1,0 +1,64 @@
+//! File systems of their own for palaces: small ones, and ones that turn read-only.
+
+use super::{Arena, BINARY, Run, is_root, skip};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A mounted tmpfs, unmounted with this value.
+pub(crate) struct Mount {
+    root: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Mount {
+    /// Mounts one of this size; says SKIPPED where that is not allowed.
+    pub(crate) fn tmpfs(size: &str, what: &str) -> Option<Mount> {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("mount");
+        std::fs::create_dir(&path).expect("a directory");
+        let options = format!("size={size},mode=755");
+        let mounts = is_root()
+            && Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &options, "palacekeeper-test"])
+                .arg(&path)
+                .output()
+                .is_ok_and(|run| run.status.success());
+        if !mounts {
+            skip(&format!("{what}: mounting a tmpfs needs root"));
+            return None;
+        }
+        Some(Mount { root, path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Mounts it again with other options.
+    pub(crate) fn remount(&self, options: &str) {
+        let done = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.path).status();
+        assert!(done.is_ok_and(|status| status.success()), "remount {options}");
+    }
+
+    /// Runs the binary on a palace on this file system, with the home of an arena.
+    pub(crate) fn run(&self, arena: &Arena, palace: &str, arguments: &[&str]) -> Run {
+        let mut command = Command::new(BINARY);
+        command.arg("--palace").arg(self.path.join(palace)).args(arguments);
+        arena.confine(&mut command);
+        Run::of(&mut command)
+    }
+
+    /// Bytes that are free.
+    pub(crate) fn free(&self) -> u64 {
+        fs2::available_space(&self.path).expect("a file system")
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("--lazy").arg(&self.path).status();
+        if !done.is_ok_and(|status| status.success()) {
+            eprintln!("{} is still mounted", self.root.path().display());
+        }
+    }
+}

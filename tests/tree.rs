@@ -1,0 +1,362 @@
+//! The steps over files: on the real disk and in memory, each seen before, half-way and after, and with a stranger's
+//! hand in it.
+
+mod support;
+
+use palacekeeper::disk::{Disk, RealDisk};
+use palacekeeper::engine::Observed;
+use palacekeeper::tree::{Copy, Error, Fingerprint, Roots, Spot, Step};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use support::memory::{Fate, Fault, MemoryDisk};
+
+/// A palace with a database, one of its siblings, and a segment; and the folder of an operation.
+struct House<'d> {
+    roots: Roots<'d>,
+}
+
+impl<'d> House<'d> {
+    fn build(disk: &'d dyn Disk, root: &Path) -> House<'d> {
+        let roots = Roots { disk, palace: root.join("palace"), operation: root.join("operation") };
+        let house = House { roots };
+        for directory in ["palace", "operation", "palace/segment", "operation/staging"] {
+            disk.create_dir(&root.join(directory)).expect("the disk is sound");
+        }
+        house.put(&Spot::palace("db"), b"old");
+        house.put(&Spot::palace("db-wal"), b"log");
+        house.put(&Spot::palace("segment/header"), b"graph");
+        house.put(&Spot::operation("staging/db"), b"new");
+        house.put(&Spot::operation("staging/part"), b"new part");
+        house
+    }
+
+    fn path(&self, spot: &Spot) -> PathBuf {
+        self.roots.path(spot).expect("the test names no other places")
+    }
+
+    fn put(&self, spot: &Spot, bytes: &[u8]) {
+        self.roots.disk.create(&self.path(spot), bytes).expect("nothing stands there");
+    }
+
+    /// What stands there: contents, or the names in a directory.
+    fn look(&self, spot: &Spot) -> Option<String> {
+        let (disk, path) = (self.roots.disk, self.path(spot));
+        disk.stat(&path).expect("the disk is sound")?;
+        let names = disk.list(&path).map(|names| format!("{names:?}"));
+        Some(
+            names.unwrap_or_else(|_| {
+                String::from_utf8_lossy(&disk.read(&path, 0, 99).expect("it is a file")).into_owned()
+            }),
+        )
+    }
+
+    fn fingerprint(&self, spot: &Spot) -> Fingerprint {
+        Fingerprint::of(self.roots.disk, &self.path(spot)).expect("the disk is sound").expect("it is there")
+    }
+
+    fn observe(&self, step: &Step) -> Observed {
+        step.observe(&self.roots).unwrap_or_else(|error| panic!("{step}: {error}"))
+    }
+
+    fn apply(&self, step: &Step) {
+        step.apply(&self.roots).unwrap_or_else(|error| panic!("{step}: {error}"));
+    }
+
+    /// Every kind of step, ready to be applied; with whether it can be undone, and what it touches.
+    fn steps(&self) -> Vec<(Step, bool, Vec<Spot>)> {
+        let (db, wal, staged) = (Spot::palace("db"), Spot::palace("db-wal"), Spot::operation("staging/db"));
+        let (aside, kept) = (Spot::operation("staging/aside"), Spot::operation("staging/kept"));
+        let copy = |target: &str| Copy {
+            source: Spot::palace(""),
+            names: vec!["db".into(), "segment".into()],
+            target: Spot::operation(target),
+            bytes: 3,
+        };
+        let place = (Spot::operation("staging/part"), Spot::palace("new"));
+        let (expects, expects_wal) = (self.fingerprint(&db), self.fingerprint(&wal));
+        let linked = Step::LinkAside { source: db.clone(), target: aside.clone(), expects };
+        let moved = Step::RenameAside { source: wal.clone(), target: kept.clone(), expects: expects_wal };
+        vec![
+            (Step::Backup(copy("backup")), true, vec![Spot::operation("backup")]),
+            (Step::Copy(copy("staging/copy")), true, vec![Spot::operation("staging/copy")]),
+            (Step::CreateDir { target: Spot::operation("aside") }, true, vec![Spot::operation("aside")]),
+            (Step::Place { source: place.0.clone(), target: place.1.clone() }, true, vec![place.0, place.1]),
+            (linked, true, vec![db.clone(), aside.clone()]),
+            (moved, true, vec![wal, kept]),
+            (replace(&aside, expects), false, vec![db, staged]),
+            (Step::Delete { target: Spot::operation("staging") }, false, vec![Spot::operation("staging")]),
+        ]
+    }
+}
+
+fn replace(aside: &Spot, expects: Fingerprint) -> Step {
+    Step::Replace {
+        source: Spot::operation("staging/db"),
+        target: Spot::palace("db"),
+        expects,
+        aside: aside.clone(),
+        absent: vec![Spot::palace("db-journal")],
+    }
+}
+
+/// Runs a test in memory and on the disk of this machine.
+fn on_both_disks(test: impl Fn(&dyn Disk, &Path)) {
+    test(&MemoryDisk::new(&[]), Path::new("/"));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    test(&RealDisk::new(), directory.path());
+}
+
+/// I4: a second time does no harm, though it may be an error.
+#[test]
+fn step_done_twice_and_undone_twice_is_as_done_once() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        for (step, can_be_undone, spots) in house.steps() {
+            if matches!(step, Step::Replace { .. }) {
+                assert_eq!(house.observe(&step), Observed::Before, "{step}: what it expects beside it is there by now");
+                house.apply(&house.steps()[4].0); // the replaced file's second name
+            }
+            let look = || spots.iter().map(|spot| house.look(spot)).collect::<Vec<_>>();
+            let before = look();
+            assert_eq!(house.observe(&step), Observed::Before, "{step}");
+            house.apply(&step);
+            let after = look();
+            assert_ne!(after, before, "{step} did nothing");
+            assert_eq!(house.observe(&step), Observed::After, "{step}");
+            let _may_fail = step.apply(&house.roots);
+            assert_eq!((house.observe(&step), look()), (Observed::After, after), "{step}, twice");
+            for _ in 0..2 {
+                let undone = step.revert(&house.roots);
+                assert!(can_be_undone || matches!(undone, Err(Error::CannotRevert)), "{step}: {undone:?}");
+                if can_be_undone {
+                    assert_eq!((house.observe(&step), look()), (Observed::Before, before.clone()), "{step}, undone");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn sync_of_a_file_makes_it_durable_and_leaves_no_trace() {
+    let disk = MemoryDisk::new(&[]);
+    let house = House::build(&disk, Path::new("/"));
+    disk.settle();
+    house.put(&Spot::operation("staging/late"), b"written without a sync");
+    let step = Step::Sync { target: Spot::operation("staging/late") };
+    house.apply(&step);
+    assert_eq!(house.observe(&step), Observed::Before);
+    let crashed = disk.crash(Fate::POWER_CUT);
+    let found = crashed.read(Path::new("/operation/staging/late"), 0, 99);
+    assert_eq!(found.expect("the sync made it durable"), b"written without a sync");
+}
+
+fn roots(disk: &MemoryDisk) -> Roots<'_> {
+    Roots { disk, palace: "/palace".into(), operation: "/operation".into() }
+}
+
+/// I4: wherever a copy is cut short, it is seen as partial or not begun, can be done again, and is whole then.
+#[test]
+fn copy_cut_short_is_partial_and_whole_when_done_again() {
+    let disk = MemoryDisk::new(&[]);
+    let step = House::build(&disk, Path::new("/")).steps().swap_remove(1).0;
+    disk.settle();
+    let whole = disk.fresh();
+    step.apply(&roots(&whole)).expect("nothing disturbs it");
+    let (events, whole) = (whole.events(), whole.image("/operation"));
+    let (mut partial, mut redone) = (0, 0);
+    for event in 0..events {
+        let faulty = disk.with_fault(event, Fault::Crash);
+        step.apply(&roots(&faulty)).expect_err("the process is gone");
+        assert!(faulty.fired() > 0, "no crash at event {event}");
+        for fate in faulty.fates(&[0x9e37_79b9_7f4a_7c15]) {
+            let crashed = faulty.crash(fate);
+            match step.observe(&roots(&crashed)).expect("the disk is sound") {
+                Observed::After => assert_eq!(crashed.image("/operation"), whole, "event {event}, {fate:?}"),
+                Observed::Foreign => panic!("its own effect was not recognised: event {event}, {fate:?}"),
+                observed => {
+                    partial += u32::from(observed == Observed::Partial);
+                    redone += 1;
+                    let again = crashed.fresh();
+                    step.apply(&roots(&again)).expect("a step can be carried out from Partial");
+                    assert_eq!(again.crash(Fate::POWER_CUT).image("/operation"), whole, "event {event}, {fate:?}");
+                    step.revert(&roots(&crashed)).expect("a step can be undone from Partial");
+                    assert_eq!(crashed.image("/operation"), disk.image("/operation"), "event {event}, {fate:?}");
+                }
+            }
+        }
+    }
+    assert!(partial > 10 && redone > partial, "{partial} partial, {redone} redone");
+}
+
+/// I6: whoever wrote to a file after it was read is noticed, by every step that would replace it or move it.
+#[test]
+fn changed_file_is_foreign_to_whatever_would_replace_it() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        for (index, changed) in [(4, "db"), (5, "db-wal"), (6, "db")] {
+            let step = match index {
+                6 => replace(&Spot::operation("none"), house.fingerprint(&Spot::palace(changed))),
+                index => house.steps()[index].0.clone(),
+            };
+            assert_eq!(house.observe(&step), Observed::Before, "{step}");
+            disk.append(&house.path(&Spot::palace(changed)), b"!").expect("the disk is sound");
+            assert_eq!(house.observe(&step), Observed::Foreign, "{step}");
+        }
+    });
+}
+
+/// I6: same length and same bytes, but another file.
+#[test]
+fn exchanged_file_is_foreign() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        let (step, db) = (house.steps()[4].0.clone(), house.path(&Spot::palace("db")));
+        disk.create(&root.join("other"), b"old").expect("the disk is sound");
+        disk.replace(&root.join("other"), &db).expect("the disk is sound");
+        assert_eq!(house.observe(&step), Observed::Foreign);
+        disk.remove(&db).expect("the disk is sound");
+        assert_eq!(house.observe(&step), Observed::Foreign, "and so is no file at all");
+    });
+}
+
+#[test]
+fn new_sibling_of_the_replaced_file_is_foreign() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        let step = replace(&Spot::operation("none"), house.fingerprint(&Spot::palace("db")));
+        assert_eq!(house.observe(&step), Observed::Before);
+        house.put(&Spot::palace("db-journal"), b"somebody writes");
+        assert_eq!(house.observe(&step), Observed::Foreign);
+    });
+}
+
+#[test]
+fn something_at_the_free_name_is_foreign_and_not_overwritten() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        for (index, target) in [(3, Spot::palace("new")), (4, Spot::operation("staging/aside"))] {
+            let step = house.steps()[index].0.clone();
+            house.put(&target, b"a stranger's");
+            assert_eq!(house.observe(&step), Observed::Foreign, "{step}");
+            step.apply(&house.roots).expect_err("a taken name is an error");
+            assert_eq!(house.look(&target).as_deref(), Some("a stranger's"), "{step}");
+        }
+    });
+}
+
+/// I17: a journal is only a file, and somebody else may have written it.
+#[test]
+fn name_that_leads_out_is_refused() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        house.put(&Spot::palace("db-shm"), b"");
+        let secret = root.join("secret");
+        disk.create(&secret, b"not yours").expect("the disk is sound");
+        let everything = disk.list(root).expect("the disk is sound");
+        let absolute = secret.to_str().expect("a temporary path is text");
+        let hostile = ["..", "../secret", "a/../../secret", ".", "./db", "a//b", "/", "db/", "a\0b", absolute];
+        for name in hostile {
+            for spot in [Spot::palace(name), Spot::operation(name), Spot::palace("segment").join(name)] {
+                let delete = Step::Delete { target: spot.clone() };
+                assert!(matches!(delete.observe(&house.roots), Err(Error::LeadsOut { .. })), "{name:?}");
+                assert!(matches!(delete.apply(&house.roots), Err(Error::LeadsOut { .. })), "{name:?}");
+                let place = Step::Place { source: Spot::palace("db-shm"), target: spot };
+                assert!(matches!(place.apply(&house.roots), Err(Error::LeadsOut { .. })), "{name:?}");
+            }
+        }
+        assert_eq!(disk.list(root).expect("the disk is sound"), everything);
+    });
+}
+
+/// I17, for the names inside a copy, which are joined to two directories.
+#[test]
+fn copied_name_that_leads_out_is_refused() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        disk.create(&root.join("secret"), b"not yours").expect("the disk is sound");
+        let absolute = root.join("secret").to_str().expect("a temporary path is text").to_owned();
+        let hostile = ["..", ".", "", "../secret", "segment/../../secret", "a\0b", "segment/header", &absolute];
+        for name in hostile {
+            let (source, target) = (Spot::palace(""), Spot::operation("copied"));
+            let copy = Step::Copy(Copy { source, names: vec![name.into()], target: target.clone(), bytes: 0 });
+            let refused = copy.apply(&house.roots);
+            assert!(matches!(refused, Err(Error::LeadsOut { .. })), "{name:?}: {refused:?}");
+            assert_eq!(house.look(&target), None, "{name:?}");
+            assert_eq!(house.look(&Spot::operation("secret")), None, "{name:?}");
+        }
+    });
+}
+
+#[test]
+fn symbolic_link_is_neither_followed_nor_copied() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (disk, root) = (RealDisk::new(), directory.path());
+    let house = House::build(&disk, root);
+    symlink(root.join("palace/db"), root.join("palace/segment/link")).expect("a symbolic link");
+    let refused = house.steps()[1].0.apply(&house.roots);
+    assert!(matches!(&refused, Err(Error::NotAFile { path }) if path.ends_with("segment/link")), "{refused:?}");
+    symlink(root.join("palace/segment"), root.join("operation/staging/out")).expect("a symbolic link");
+    house.apply(&Step::Delete { target: Spot::operation("staging") });
+    assert!(root.join("palace/segment/header").exists(), "the removal followed a link");
+    assert_eq!(house.look(&Spot::operation("staging")), None);
+}
+
+#[test]
+fn copy_keeps_modes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (disk, root) = (RealDisk::new(), directory.path());
+    let house = House::build(&disk, root);
+    let modes = [("db", 0o640), ("segment", 0o710), ("segment/header", 0o400), ("", 0o751)];
+    for (name, mode) in modes {
+        let path = house.roots.palace.join(name);
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("the file is ours");
+    }
+    house.apply(&house.steps()[1].0);
+    for (name, mode) in modes {
+        let copy = house.path(&Spot::operation("staging/copy")).join(name);
+        assert_eq!(copy.metadata().expect("it was copied").mode() & 0o7777, mode, "{name:?}");
+    }
+}
+
+/// A copy of a read-only directory must be filled, and emptied again when it is undone.
+#[test]
+fn copy_of_a_read_only_directory_can_be_undone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (disk, root) = (RealDisk::new(), directory.path());
+    let house = House::build(&disk, root);
+    let segment = house.path(&Spot::palace("segment"));
+    std::fs::set_permissions(&segment, PermissionsExt::from_mode(0o555)).expect("the directory is ours");
+    let step = house.steps()[1].0.clone();
+    house.apply(&step);
+    let copy = house.path(&Spot::operation("staging/copy/segment"));
+    assert_eq!(copy.metadata().expect("it was copied").mode() & 0o7777, 0o755);
+    step.revert(&house.roots).unwrap_or_else(|error| panic!("{step}: {error}"));
+    std::fs::set_permissions(&segment, PermissionsExt::from_mode(0o755)).expect("the directory is ours");
+}
+
+/// Damaged palaces have held a file of 20 GB that was almost all hole.
+#[test]
+fn copy_of_a_sparse_file_stays_sparse() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
+    let (disk, root) = (RealDisk::new(), directory.path());
+    let house = House::build(&disk, root);
+    let sparse = house.path(&Spot::palace("segment/links"));
+    let data = [7; 8192];
+    let file = std::fs::File::create(&sparse).expect("the disk is sound");
+    for offset in [3 << 20, 70 << 20] {
+        std::os::unix::fs::FileExt::write_all_at(&file, &data, offset).expect("the disk is sound");
+    }
+    file.set_len(100 << 20).expect("the disk is sound");
+    let allocated = |path: &Path| disk.stat(path).expect("the disk is sound").expect("it is there").allocated;
+    house.apply(&house.steps()[1].0);
+    let copy = house.path(&Spot::operation("staging/copy/segment/links"));
+    assert_eq!(disk.stat(&copy).expect("the disk is sound").expect("it was copied").length, 100 << 20);
+    for offset in [3 << 20, 70 << 20] {
+        assert_eq!(disk.read(&copy, offset - 1, 8194).expect("it was copied")[1..8193], data);
+    }
+    if allocated(&sparse) >= 100 << 20 {
+        println!("SKIPPED: the file system of {} makes no holes", env!("CARGO_TARGET_TMPDIR"));
+        return;
+    }
+    assert!(allocated(&copy) <= allocated(&sparse) + (1 << 20), "{} bytes allocated", allocated(&copy));
+}
