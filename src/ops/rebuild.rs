@@ -8,8 +8,8 @@ use super::step::Step;
 use crate::disk::{self, Disk, Kind};
 use crate::engine::Plan;
 use crate::store::chroma::{
-    self, Batch, Blueprint, Collection, DATABASE, Expected, ExpectedCollection, Format, NewCollection, QueueBatch,
-    Refill, Renamed, Route, Survey, Surveyed, siblings,
+    self, Blueprint, Collection, DATABASE, Expected, ExpectedCollection, Format, NewCollection, Renamed, Route, Survey,
+    Surveyed, siblings,
 };
 use crate::tree::{self, Copy, Fingerprint, Spot};
 use std::path::Path;
@@ -96,27 +96,21 @@ pub struct Rebuild {
 
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
 pub fn plan(format: &Format, files: &StoreFiles, survey: &Survey) -> Rebuild {
-    let mut numbers = Numbers { next: survey.sequence_max + 1 };
-    let mut blueprint = Blueprint {
-        format: format.name.clone(),
-        collections: survey.collections.iter().map(|one| new_collection(files, one)).collect(),
-    };
-    let batches = upserts(&survey.batches, &mut blueprint, &mut numbers);
-    let pending = pending_writes(&survey.collections, &blueprint, &mut numbers);
-    let sentinel = sentinel(survey, &blueprint, &numbers);
+    let collections = survey.collections.iter().map(|one| new_collection(files, one));
+    let blueprint = Blueprint { format: format.name.clone(), collections: collections.collect() };
     let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
-    let expected = expected(survey, &blueprint);
+    let expected = expected(survey);
 
     let mut steps = vec![tree(tree::Step::CreateDir { target: Spot::operation(STAGING) }), backup(files)];
     steps.push(Step::Chroma(chroma::Step::CreateStore(blueprint.clone())));
-    steps.extend(batches);
-    steps.extend(survey.queue.iter().map(|batch: &QueueBatch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
-    steps.extend(pending);
-    steps.extend(sentinel);
+    steps.extend(survey.batches.iter().map(|batch| Step::Chroma(chroma::Step::UpsertBatch(batch.clone()))));
+    steps.extend(survey.queue.iter().map(|batch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
+    steps.extend(sentinel(survey));
     if format.deferred().next().is_some() {
         steps.push(Step::Chroma(chroma::Step::BuildIndexes { bytes: row_bytes }));
     }
     steps.extend(copy_segments(files, &blueprint));
+    steps.extend(build_indexes(survey, &blueprint));
     steps.push(Step::Chroma(chroma::Step::Verify(expected)));
     steps.push(tree(tree::Step::Sync { target: staged(DATABASE) }));
     let pivot = commit(&mut steps, files, &blueprint);
@@ -124,92 +118,62 @@ pub fn plan(format: &Format, files: &StoreFiles, survey: &Survey) -> Rebuild {
     Rebuild { plan: Plan { steps, pivot }, bytes_needed }
 }
 
-/// Hands out sequence numbers above every number in use.
-struct Numbers {
-    next: i64,
-}
-
-impl Numbers {
-    fn take(&mut self, count: u64) -> i64 {
-        let first = self.next;
-        self.next += count as i64;
-        first
-    }
-}
-
 fn new_collection(files: &StoreFiles, surveyed: &Surveyed) -> NewCollection {
     let Collection { id, name, topic, metadata, vector, .. } = &surveyed.collection;
     let fresh = || uuid::Uuid::new_v4().to_string();
     let new_id = fresh();
     let route = match &surveyed.unsound {
-        Some(why) => Route::Queue { why: why.clone() },
+        Some(why) if surveyed.totals.vectors > 0 => Route::Built { why: why.clone() },
+        Some(_) => Route::Unpersisted,
         None if files.segment(vector).is_some() => Route::Segment,
         None => Route::Unpersisted,
     };
-    let keeps_numbers = route.keeps_segment();
+    let applied = surveyed.collection.metadata_sequence;
     NewCollection {
         name: name.clone(),
         topic: Renamed { old: Some(topic.clone()), new: topic.replace(id.as_str(), &new_id) },
         id: Renamed { old: Some(id.clone()), new: new_id },
         metadata: Renamed { old: metadata.clone(), new: fresh() },
         vector: Renamed { old: vector.clone(), new: fresh() },
-        metadata_sequence: Some(surveyed.collection.metadata_sequence).filter(|number| keeps_numbers && *number > 0),
-        vector_sequence: surveyed.collection.vector_sequence.filter(|_| keeps_numbers),
+        metadata_sequence: Some(applied).filter(|number| *number > 0),
+        vector_sequence: match route {
+            Route::Built { .. } => Some(applied), // the new index holds every write that was applied
+            _ => surveyed.collection.vector_sequence.filter(|_| surveyed.unsound.is_none()),
+        },
         route,
     }
 }
 
-/// One step for each batch. Vectors that go into the queue get their numbers here, and with the last of them the
-/// number of the last applied write of their collection.
-fn upserts(batches: &[Batch], blueprint: &mut Blueprint, numbers: &mut Numbers) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for batch in batches {
-        let mut refills = Vec::new();
-        for (collection, vectors) in &batch.vectors {
-            let new = &mut blueprint.collections[*collection as usize];
-            if !new.route.keeps_segment() {
-                let first = numbers.take(u64::from(*vectors));
-                new.metadata_sequence = Some(first + i64::from(*vectors) - 1);
-                refills.push(Refill { collection: *collection, first, vectors: *vectors });
-            }
-        }
-        steps.push(Step::Chroma(chroma::Step::UpsertBatch { batch: batch.clone(), refills }));
-    }
-    steps
-}
-
-fn pending_writes(surveyed: &[Surveyed], blueprint: &Blueprint, numbers: &mut Numbers) -> Vec<Step> {
-    let waiting = surveyed.iter().zip(&blueprint.collections).zip(0..);
-    let waiting = waiting.filter(|((one, new), _)| one.totals.pending > 0 && !new.route.keeps_segment());
-    let steps = waiting.map(|((one, _), collection)| {
-        let writes = one.totals.pending;
-        let applied = one.collection.metadata_sequence;
-        Step::Chroma(chroma::Step::PendingWrites { collection, applied, first: numbers.take(writes), writes })
-    });
-    steps.collect()
-}
-
 /// Needed only where the old palace was in the state that rule R2 describes.
-fn sentinel(survey: &Survey, blueprint: &Blueprint, numbers: &Numbers) -> Option<Step> {
-    let has_refills = numbers.next > survey.sequence_max + 1;
-    if has_refills || survey.queue_max >= survey.sequence_max {
+fn sentinel(survey: &Survey) -> Option<Step> {
+    if survey.queue_max >= survey.sequence_max {
         return None;
     }
-    let highest = survey.collections.iter().zip(&blueprint.collections).zip(0..).find_map(|((one, _), collection)| {
-        let is_highest = one.collection.metadata_sequence.max(one.persisted) == survey.sequence_max;
-        one.last.filter(|_| is_highest).map(|rowid| (collection, rowid))
-    });
-    let (collection, rowid) = highest?;
+    let mut highest = survey
+        .collections
+        .iter()
+        .zip(0..)
+        .filter(|(one, _)| one.collection.metadata_sequence.max(one.persisted) == survey.sequence_max);
+    let (collection, rowid) = highest.find_map(|(one, collection)| Some((collection, one.last?)))?;
     Some(Step::Chroma(chroma::Step::Sentinel { collection, rowid, sequence: survey.sequence_max }))
 }
 
-fn expected(survey: &Survey, blueprint: &Blueprint) -> Expected {
-    let pairs = survey.collections.iter().zip(&blueprint.collections);
+fn expected(survey: &Survey) -> Expected {
     Expected {
-        collections: pairs.map(|(one, new)| ExpectedCollection::new(&one.totals, &new.route)).collect(),
-        unowned: ExpectedCollection::new(&survey.unowned, &Route::Unpersisted),
+        collections: survey.collections.iter().map(|one| ExpectedCollection::from(one.totals)).collect(),
+        unowned: ExpectedCollection::from(survey.unowned),
         bytes: survey.collections.iter().map(|one| one.totals.row_bytes + one.totals.vector_bytes).sum(),
     }
+}
+
+fn build_indexes(survey: &Survey, blueprint: &Blueprint) -> Vec<Step> {
+    let built = survey.collections.iter().zip(&blueprint.collections).zip(0..);
+    let built = built.filter(|((_, new), _)| matches!(new.route, Route::Built { .. }));
+    let steps = built.map(|((one, _), collection)| {
+        let (vectors, bytes) = (one.totals.vectors, one.totals.vector_bytes);
+        Step::Chroma(chroma::Step::BuildIndex { collection, vectors, bytes })
+    });
+    steps.collect()
 }
 
 fn backup(files: &StoreFiles) -> Step {
@@ -236,7 +200,7 @@ fn kept_segments<'f>(files: &'f StoreFiles, blueprint: &'f Blueprint) -> impl It
 /// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
 fn commit(steps: &mut Vec<Step>, files: &StoreFiles, blueprint: &Blueprint) -> u32 {
     steps.push(tree(tree::Step::CreateDir { target: Spot::operation(ASIDE) }));
-    for (_, new) in kept_segments(files, blueprint) {
+    for new in blueprint.collections.iter().filter(|new| new.route != Route::Unpersisted).map(|new| &*new.vector.new) {
         steps.push(tree(tree::Step::Place { source: staged(new), target: Spot::palace(new) }));
     }
     let expects = files.database.fingerprint;
@@ -263,13 +227,13 @@ fn bytes_needed(files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> u
     let backup = database + files.segments.iter().map(|entry| entry.bytes).sum::<u64>();
     let segments: u64 = kept_segments(files, blueprint).map(|(entry, _)| entry.bytes).sum();
     let pairs = survey.collections.iter().zip(&blueprint.collections);
-    let refilled: u64 = pairs
-        .filter(|(_, new)| !new.route.keeps_segment())
-        .map(|(one, _)| one.totals.vector_bytes + 128 * one.totals.vectors)
+    let built: u64 = pairs
+        .filter(|(_, new)| matches!(new.route, Route::Built { .. }))
+        .map(|(one, _)| one.totals.vector_bytes + 512 * one.totals.vectors)
         .sum();
     let scratch = if files.is_hot() { database } else { 0 };
     // A store filled batch by batch is now and then a little larger than the one it came from.
-    backup + segments + refilled + scratch + database + database / 4 + SLACK_BYTES
+    backup + segments + built + scratch + database + database / 4 + SLACK_BYTES
 }
 
 fn staged(name: &str) -> Spot {

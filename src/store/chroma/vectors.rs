@@ -11,7 +11,7 @@ use super::error::{During, Error};
 use super::hnsw::Hnsw;
 use super::pickle::{self, Pair, Summary};
 use super::text::Text;
-use super::{Collection, Source, Space};
+use super::{Collection, IndexShape, Source, Space};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
 
@@ -69,6 +69,11 @@ impl Vectors {
         Ok(vectors)
     }
 
+    /// How the graph over them is built.
+    pub(super) fn shape(&self) -> IndexShape {
+        self.collection.shape
+    }
+
     /// Vectors there are, whether or not a record goes with them.
     pub(super) fn count(&self, source: &Source) -> Result<i64, Error> {
         let sql = "SELECT (SELECT count(*) FROM label WHERE id NOT IN (SELECT id FROM queued))
@@ -104,12 +109,14 @@ impl Vectors {
     fn in_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
         let mut query = source.connection.prepare_cached("SELECT vector FROM embeddings_queue WHERE seq_id = ?1")?;
         let original = query.query_row([sequence], |row| Ok(floats(row.get_ref(0)?)))?;
-        Ok(original.map(|original| match self.collection.space {
+        Ok(original.map(|original| match self.collection.shape.space {
             Space::Cosine => {
                 let (stored, length) = normalise(&original);
                 Vector { stored, length, original: Some(original) }
             }
-            Space::Plain => Vector { stored: original.clone(), length: 1.0, original: Some(original) },
+            Space::L2 | Space::InnerProduct => {
+                Vector { stored: original.clone(), length: 1.0, original: Some(original) }
+            }
         }))
     }
 
@@ -133,7 +140,7 @@ impl Vectors {
         else {
             return Ok(None);
         };
-        let length = if self.collection.space == Space::Cosine { length } else { 1.0 };
+        let length = if self.collection.shape.space == Space::Cosine { length } else { 1.0 };
         Ok(Some(Vector { stored, length, original: None }))
     }
 
@@ -306,13 +313,19 @@ impl Vector {
         4 * self.stored.len() as u64
     }
 
-    pub(super) fn hash_stored(&self, hasher: &mut Hasher) {
+    pub(super) fn hash(&self, hasher: &mut Hasher) {
         hasher.floats(b'v', &self.stored);
         hasher.floats(b'l', &[self.length]);
     }
 
-    pub(super) fn hash_handed_in(&self, hasher: &mut Hasher) {
-        hasher.floats(b'q', &self.handed_in());
+    /// As the index stores it.
+    pub(super) fn stored(&self) -> &[f32] {
+        &self.stored
+    }
+
+    /// What it has to be multiplied with.
+    pub(super) fn length(&self) -> f32 {
+        self.length
     }
 }
 
