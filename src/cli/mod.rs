@@ -15,7 +15,7 @@ use args::{Args, Command, RebuildArgs, RecoverArgs};
 use clap::Parser;
 use progress::Progress;
 use report::Report;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -130,7 +130,6 @@ fn consents(report: &Report, proposal: &Proposal) -> Result<bool, Error> {
         return Ok(false);
     }
     report.question(proposal);
-    let _ = io::stderr().flush();
     let mut answer = String::new();
     let _ = io::stdin().lock().read_line(&mut answer);
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -5,6 +5,8 @@ use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal};
 use crate::store::chroma::{Loss, Route};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
+use std::fmt::Display;
+use std::io::{self, Write};
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +43,22 @@ impl Report {
     /// A remark on stderr.
     pub(super) fn note(&self, text: &str) {
         if !self.is_quiet() {
-            eprintln!("{text}");
+            say(io::stderr(), text);
         }
     }
 
     pub(super) fn error(&self, error: &Error) {
         if self.format == Format::Json {
-            println!("{}", json!({ "error": error.to_string(), "exit": super::Exit::of(error) as u8 }));
+            let json = json!({ "error": error.to_string(), "exit": super::Exit::of(error) as u8 });
+            say(io::stdout(), json);
         }
-        eprintln!("palacekeeper: {error}");
+        say(io::stderr(), format_args!("palacekeeper: {error}"));
     }
 
     fn result(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
         match self.format {
-            Format::Text => println!("{}", text()),
-            Format::Json => println!("{}", json()),
+            Format::Text => say(io::stdout(), text()),
+            Format::Json => say(io::stdout(), json()),
         }
     }
 
@@ -162,16 +165,24 @@ impl Report {
     /// What cannot be carried over, and how to go ahead in spite of it.
     pub(super) fn refuse_losses(&self, proposal: &Proposal) {
         self.result(|| loss_lines(&proposal.losses).join("\n"), || proposal_json(proposal));
-        eprintln!(
-            "palacekeeper: {} things cannot be carried over, so nothing was touched. Say --accept-loss to go ahead \
-             without them; the old palace is kept in the operation's folder.",
-            proposal.losses.len()
+        let losses = proposal.losses.len();
+        say(
+            io::stderr(),
+            format_args!(
+                "palacekeeper: {losses} things cannot be carried over, so nothing was touched. Say --accept-loss to go \
+                 ahead without them; the old palace is kept in the operation's folder."
+            ),
         );
     }
 
     pub(super) fn question(&self, proposal: &Proposal) {
-        eprint!("{}\nRebuild it? [y/N] ", proposal_lines(proposal).join("\n"));
+        say(io::stderr(), format_args!("{}\nRebuild it? [y/N]", proposal_lines(proposal).join("\n")));
     }
+}
+
+/// Prints a line. That nobody can read it changes nothing about what was done, nor about the exit code.
+fn say(mut stream: impl Write, text: impl Display) {
+    let _ = writeln!(stream, "{text}").and_then(|()| stream.flush());
 }
 
 fn proposal_lines(proposal: &Proposal) -> Vec<String> {
