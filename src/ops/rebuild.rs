@@ -11,8 +11,8 @@ use crate::store::chroma::{
     self, Blueprint, Collection, DATABASE, Expected, ExpectedCollection, Format, NewCollection, Renamed, Route, Survey,
     Surveyed, siblings,
 };
-use crate::tree::{self, Copy, Fingerprint, Spot};
-use std::path::Path;
+use crate::tree::{self, Copy, Fingerprint, Need, Spot};
+use std::path::{Path, PathBuf};
 
 /// Room for what is not counted: directories, the journal, SQLite's rollback journal.
 const SLACK_BYTES: u64 = 8 << 20;
@@ -29,15 +29,13 @@ pub struct StoreFiles {
 struct Entry {
     name: String,
     fingerprint: Fingerprint,
-    /// Names of the files in a directory.
-    files: Vec<String>,
     bytes: u64,
 }
 
 impl StoreFiles {
     /// Looks at the database and its siblings; must be called before the database is read, so that whoever writes to it
     /// later is noticed.
-    pub fn look(disk: &dyn Disk, palace: &Path) -> disk::Result<Option<StoreFiles>> {
+    pub fn look(disk: &dyn Disk, palace: &Path) -> Result<Option<StoreFiles>, Unfit> {
         let Some(database) = Entry::look(disk, palace, DATABASE)? else { return Ok(None) };
         let (mut present, mut absent) = (Vec::new(), Vec::new());
         for name in siblings(DATABASE) {
@@ -50,7 +48,7 @@ impl StoreFiles {
     }
 
     /// Looks at the directories of the segments that the collections name.
-    pub fn look_at_segments(&mut self, disk: &dyn Disk, palace: &Path, survey: &Survey) -> disk::Result<()> {
+    pub fn look_at_segments(&mut self, disk: &dyn Disk, palace: &Path, survey: &Survey) -> Result<(), Unfit> {
         for name in survey.collections.iter().filter_map(|one| one.collection.vector.as_deref()) {
             self.segments.extend(Entry::look(disk, palace, name)?);
         }
@@ -68,21 +66,32 @@ impl StoreFiles {
 }
 
 impl Entry {
-    fn look(disk: &dyn Disk, palace: &Path, name: &str) -> disk::Result<Option<Entry>> {
+    fn look(disk: &dyn Disk, palace: &Path, name: &str) -> Result<Option<Entry>, Unfit> {
         let path = palace.join(name);
         let Some(fingerprint) = Fingerprint::of(disk, &path)? else { return Ok(None) };
-        let mut files = Vec::new();
-        let mut bytes = 0;
-        match disk.stat(&path)? {
-            Some(stat) if stat.kind == Kind::Directory => {
-                for file in disk.list(&path)? {
-                    bytes += disk.stat(&path.join(&file))?.map_or(0, |stat| stat.allocated);
-                    files.push(file.to_string_lossy().into_owned());
-                }
-            }
-            stat => bytes = stat.map_or(0, |stat| stat.allocated),
-        }
-        Ok(Some(Entry { name: name.to_owned(), fingerprint, files, bytes }))
+        Ok(Some(Entry { name: name.to_owned(), fingerprint, bytes: bytes(disk, &path)? }))
+    }
+}
+
+/// Why the files of a store cannot be copied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// Something in it is neither a file nor a directory.
+    #[error("{} is neither a regular file nor a directory", .0.display())]
+    NotAFile(PathBuf),
+}
+
+/// Space that a file or a directory takes on the disk.
+fn bytes(disk: &dyn Disk, path: &Path) -> Result<u64, Unfit> {
+    let Some(stat) = disk.stat(path)? else { return Ok(0) };
+    match stat.kind {
+        Kind::File => Ok(stat.allocated),
+        Kind::Directory => disk.list(path)?.into_iter().map(|name| bytes(disk, &path.join(name))).sum(),
+        Kind::Other => Err(Unfit::NotAFile(path.to_owned())),
     }
 }
 
@@ -187,7 +196,7 @@ fn copy_segments(files: &StoreFiles, blueprint: &Blueprint) -> Vec<Step> {
     let kept = kept_segments(files, blueprint);
     let steps = kept.map(|(entry, new)| {
         let (source, target) = (Spot::palace(&*entry.name), staged(new));
-        tree(tree::Step::Copy(Copy { source, names: entry.files.clone(), target, bytes: entry.bytes }))
+        tree(tree::Step::Copy(Copy { source, names: Vec::new(), target, bytes: entry.bytes }))
     });
     steps.collect()
 }
@@ -208,17 +217,17 @@ fn commit(steps: &mut Vec<Step>, files: &StoreFiles, blueprint: &Blueprint) -> u
     steps.push(tree(tree::Step::LinkAside { source: source.clone(), target: aside.clone(), expects }));
     let pivot = steps.len() as u32;
     // A stale journal or log of the old database would destroy the new one: both belong to a name, not to a file.
-    steps.extend(files.siblings.iter().map(set_aside));
+    steps.extend(files.siblings.iter().map(|entry| set_aside(entry, Need::Must)));
     let absent = files.absent.iter().map(|name| Spot::palace(&**name)).collect();
     steps.push(tree(tree::Step::Replace { source: staged(DATABASE), target: source, expects, aside, absent }));
-    steps.extend(files.segments.iter().map(set_aside));
+    steps.extend(files.segments.iter().map(|entry| set_aside(entry, Need::May)));
     steps.push(tree(tree::Step::Delete { target: Spot::operation(STAGING) }));
     pivot
 }
 
-fn set_aside(entry: &Entry) -> Step {
+fn set_aside(entry: &Entry, need: Need) -> Step {
     let (source, target) = (Spot::palace(&*entry.name), Spot::operation(ASIDE).join(&entry.name));
-    tree(tree::Step::RenameAside { source, target, expects: entry.fingerprint })
+    tree(tree::Step::RenameAside { need, source, target, expects: entry.fingerprint })
 }
 
 /// Backup and new store side by side, and a copy to read from where one is needed.

@@ -125,20 +125,24 @@ fn check_documents(source: &Source) -> Result<(), Error> {
 
 /// A copied segment is the old one byte for byte, graph and all.
 fn check_segment(old: &Path, new: &Path) -> Result<(), Error> {
-    let compare = || -> io::Result<bool> {
-        for entry in fs::read_dir(old)? {
-            let name = entry?.file_name();
-            if !is_equal(&old.join(&name), &new.join(&name))? {
-                return Ok(false);
-            }
-        }
-        Ok(fs::read_dir(old)?.count() == fs::read_dir(new)?.count())
-    };
-    match compare() {
+    match is_same_tree(old, new) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Error::NotEqual(format!("segment {} is not a copy of {}", new.display(), old.display()))),
-        Err(error) => Err(Error::NotEqual(format!("segment {} cannot be read: {error}", new.display()))),
+        Err(error) => Err(Error::NotEqual(format!("segment {} cannot be compared: {error}", old.display()))),
     }
+}
+
+fn is_same_tree(old: &Path, new: &Path) -> io::Result<bool> {
+    if !fs::symlink_metadata(old)?.is_dir() {
+        return is_equal(old, new);
+    }
+    for entry in fs::read_dir(old)? {
+        let name = entry?.file_name();
+        if !is_same_tree(&old.join(&name), &new.join(&name))? {
+            return Ok(false);
+        }
+    }
+    Ok(fs::read_dir(old)?.count() == fs::read_dir(new)?.count())
 }
 
 fn is_equal(old: &Path, new: &Path) -> io::Result<bool> {
