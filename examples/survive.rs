@@ -85,5 +85,5 @@ fn contents(palace: &Path) -> Result<(u64, Digest), Box<dyn Error>> {
     let source = Source::open(palace, palace.parent().unwrap_or(palace))?;
     let survey = survey(&source, Limits::default(), &mut || ())?;
     let totals = survey.collections.first().ok_or("the palace has no collection")?.totals;
-    Ok((totals.records, totals.stored))
+    Ok((totals.records, totals.digest))
 }

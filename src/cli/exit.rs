@@ -32,6 +32,7 @@ impl Exit {
             Error::Store(error) => of_store(error),
             Error::Engine(error) => of_engine(error),
             Error::Disk(_) | Error::NoSpace { .. } | Error::NotBegun { .. } | Error::RolledBack { .. } => Exit::Failed,
+            Error::Unfit(_) => Exit::Usage,
             Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,
             Error::Interrupted { .. } => Exit::Interrupted,
@@ -49,6 +50,8 @@ fn of_store(error: &chroma::Error) -> Exit {
         E::NoDirectory(_) | E::NotADirectory(_) | E::NotAPalace(_) | E::NotAFile(_) => Exit::Usage,
         E::UnknownFormat { .. } => Exit::Refused,
         E::Scratch { .. } => Exit::Failed,
+        E::Hnsw { source, .. } if !source.is_damage() => Exit::Failed,
+        E::Pickle { source, .. } if !source.is_damage() => Exit::Failed,
         _ => Exit::Damage,
     }
 }

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 /// Runs the command line and says how it went.
 pub fn main() -> ExitCode {
+    raise_file_limit();
     let args = Args::parse();
     let report = Report::new(args.format(), args.verbosity());
     let exit = match run(&args, &report) {
@@ -31,6 +32,13 @@ pub fn main() -> ExitCode {
         }
     };
     exit.into()
+}
+
+/// Every collection with an index keeps two files open while a palace is read, and the usual limit allows for 500 of them.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // not being allowed to changes nothing
 }
 
 fn run(args: &Args, report: &Report) -> Result<Exit, Error> {

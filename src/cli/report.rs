@@ -213,7 +213,7 @@ fn route_text(route: &Route) -> String {
     match route {
         Route::Segment => "its index is sound and is copied".into(),
         Route::Unpersisted => "it has no index yet".into(),
-        Route::Queue { why } => format!("its index is not sound ({why}) and chromadb will build it anew"),
+        Route::Built { why } => format!("its index is not sound ({why}) and is built anew"),
     }
 }
 

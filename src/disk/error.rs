@@ -36,6 +36,15 @@ impl Error {
         self.kind() == io::ErrorKind::CrossesDevices
     }
 
+    /// The file system does not let this be moved: another file system, a mount point, a lower layer of an overlay, an
+    /// immutable file. No second try changes that.
+    pub fn is_immovable(&self) -> bool {
+        matches!(
+            self.kind(),
+            io::ErrorKind::CrossesDevices | io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied
+        )
+    }
+
     /// The disk or the quota is full.
     pub fn is_full(&self) -> bool {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -69,7 +69,8 @@ pub trait Disk {
     fn replace(&self, source: &Path, target: &Path) -> Result<()>;
     /// Removes a file or an empty directory.
     fn remove(&self, path: &Path) -> Result<()>;
-    /// Gives `path` the mode and the owner of `model`; a directory stays writable for its owner, or nobody could empty it.
+    /// Gives `path` the owner of `model`, and if both are files or both directories, its mode; a directory stays
+    /// writable for its owner, or nobody could empty it.
     fn adopt(&self, path: &Path, model: &Path) -> Result<()>;
     /// Makes a file's contents, or a directory's entries, durable.
     fn sync(&self, path: &Path) -> Result<()>;

@@ -187,8 +187,11 @@ fn adopt(path: &Path, model: &fs::Metadata) -> io::Result<()> {
             _ => {}
         }
     }
-    let owner_may_write = if current.is_dir() { 0o700 } else { 0 };
-    fs::set_permissions(path, fs::Permissions::from_mode(model.mode() | owner_may_write))
+    match (current.is_dir(), model.is_dir()) {
+        (true, true) => fs::set_permissions(path, fs::Permissions::from_mode(model.mode() | 0o700)),
+        (false, false) => fs::set_permissions(path, model.permissions()),
+        _ => Ok(()), // a mode means different things to a file and a directory
+    }
 }
 
 /// Shares the blocks where the file system can, otherwise copies extent by extent, so that a hole stays a hole: damaged

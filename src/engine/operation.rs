@@ -114,6 +114,7 @@ pub fn read<S: Step>(disk: &dyn Disk, journal: &Path) -> Result<Entry<S>, Error>
 /// An operation that has begun and not ended.
 #[must_use = "an operation that is not driven to its end stays interrupted"]
 pub struct Operation<'d, S: Step> {
+    disk: &'d dyn Disk,
     journal: Journal<'d>,
     title: String,
     plan: Plan<S>,
@@ -132,11 +133,15 @@ impl<'d, S: Step> Operation<'d, S> {
         disk.create_dir(unborn)?;
         let first = Record::Begin { title: title.clone(), began_at, plan: plan.clone() };
         Journal::create(disk, &unborn.join(JOURNAL), header, &[first])?;
+        disk.create(&unborn.join(RESERVE), &[0; RESERVE_BYTES])?;
+        for path in [unborn.join(JOURNAL), unborn.join(RESERVE), unborn.to_owned()] {
+            disk.adopt(&path, parent(folder))?; // whoever owns the keep can recover what root began
+        }
         disk.sync(unborn)?;
         disk.rename(unborn, folder)?;
         disk.sync(parent(folder))?;
         let (journal, _) = Journal::open::<S>(disk, &folder.join(JOURNAL))?;
-        Ok(Operation { journal, title, ledger: Ledger::new(&plan), plan, pending: Vec::new() })
+        Ok(Operation { disk, journal, title, ledger: Ledger::new(&plan), plan, pending: Vec::new() })
     }
 
     /// Picks up an operation where its journal left it. A torn tail is cut off; unless the operation is committed, it
@@ -151,7 +156,7 @@ impl<'d, S: Step> Operation<'d, S> {
         let entry = read::<S>(disk, &path)?;
         let (journal, _) = Journal::open::<S>(disk, &path)?;
         let (title, plan, ledger) = (entry.begin.title.clone(), entry.begin.plan.clone(), entry.ledger.clone());
-        let mut operation = Operation { journal, title, plan, ledger, pending: Vec::new() };
+        let mut operation = Operation { disk, journal, title, plan, ledger, pending: Vec::new() };
         let is_open = !operation.ledger.is_committed() && operation.ledger.outcome().is_none();
         if entry.tail != Tail::Clean && is_open {
             // What was lost may have been an Abort, so the steps that are said to be done may be gone.
@@ -189,6 +194,7 @@ impl<'d, S: Step> Operation<'d, S> {
     }
 
     fn give_up(&mut self, why: &str) -> Result<(), Error> {
+        self.free_reserve()?;
         if self.ledger.aborted().is_none() {
             self.note(Record::Abort(why.to_owned()))?;
             self.flush()?;
@@ -295,8 +301,14 @@ impl<'d, S: Step> Operation<'d, S> {
             self.note(Record::Commit)?; // a plan with nothing past its pivot commits when all of it is done
         }
         self.note(Record::End(outcome))?;
+        self.free_reserve()?;
         self.flush()?;
         Ok(outcome)
+    }
+
+    /// Makes room for the records of going back: a full disk must not be able to keep us from emptying it.
+    fn free_reserve(&self) -> Result<(), Error> {
+        Ok(remove_tree(self.disk, &self.journal.folder().join(RESERVE))?)
     }
 
     fn stop(&mut self) -> Result<Outcome, Error> {
@@ -320,6 +332,10 @@ impl<'d, S: Step> Operation<'d, S> {
     }
 }
 
+/// Name of a file that only takes room, until the operation ends or goes back.
+const RESERVE: &str = "reserve";
+/// Enough for the records of going back over thousands of steps.
+const RESERVE_BYTES: usize = 64 << 10;
 /// Name of the journal in the folder of its operation.
 pub(super) const JOURNAL: &str = "journal";
 

@@ -1,5 +1,6 @@
 //! What can stop a keeper, and what a person can do about it.
 
+use crate::ops::rebuild;
 use crate::{disk, engine, store::chroma};
 use std::path::PathBuf;
 
@@ -13,6 +14,9 @@ pub enum Error {
     /// The disk, before anything had happened.
     #[error("{0}; nothing was changed")]
     Disk(#[from] disk::Error),
+    /// The store holds something that cannot be copied.
+    #[error("{0}; put the thing itself there if it is a link, or move it away, then try again. Nothing was touched")]
+    Unfit(#[from] rebuild::Unfit),
     /// The journal, or a request to stop.
     #[error(transparent)]
     Engine(#[from] engine::Error),

@@ -13,7 +13,7 @@ pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};
 use crate::engine::{self, Begin, Direction, Operation, Outcome, Plan, Verdict, Watch};
-use crate::journal::Tail;
+use crate::journal::{self, Tail};
 use crate::ops::rebuild::{self, Rebuild, StoreFiles};
 use crate::ops::{Step, World};
 use crate::store::chroma::{self, Limits, Loss, Route, Source, survey};
@@ -114,7 +114,7 @@ impl Keeper {
                 Keep::create(&disk, &palace)?
             }
         };
-        let locks = neighbours::shut_out(&palace, &keep)?;
+        let locks = neighbours::shut_out(&disk, &palace, &keep)?;
         keep.tidy(&disk)?;
         Ok(Keeper { palace, keep, _locks: locks })
     }
@@ -128,7 +128,8 @@ impl Keeper {
     pub fn recover(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
         let disk = RealDisk::new();
         let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (mut operation, entry) = Operation::open(&disk, &folder.path)?;
+        let (mut operation, entry) =
+            Operation::open(&disk, &folder.path).map_err(|error| self.interrupted(&folder, error))?;
         let mut world = World::new(&disk, &self.palace, &folder.path, operation.plan());
         match operation.recover(&mut world, watch) {
             Ok(outcome) => Ok(Some(ended(&folder, &operation, entry.tail, outcome))),
@@ -140,7 +141,8 @@ impl Keeper {
     pub fn resume(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
         let disk = RealDisk::new();
         let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (operation, entry) = Operation::open(&disk, &folder.path)?;
+        let (operation, entry) =
+            Operation::open(&disk, &folder.path).map_err(|error| self.interrupted(&folder, error))?;
         self.drive(&disk, &folder, (operation, entry.tail), watch).map(Some)
     }
 
@@ -191,7 +193,8 @@ impl Keeper {
         }
         drop((operation, world));
         let disk = RealDisk::new();
-        let (mut operation, _) = Operation::open(&disk, &folder.path)?;
+        let (mut operation, _) =
+            Operation::open(&disk, &folder.path).map_err(|error| self.interrupted(folder, error))?;
         let mut world = World::new(&disk, &self.palace, &folder.path, operation.plan());
         match operation.abort(&failed.to_string(), &mut world, watch) {
             Ok(_) => Err(Error::RolledBack { number: folder.number, source: failed }),
@@ -204,6 +207,9 @@ impl Keeper {
         match source {
             engine::Error::Stopped { done, all } => Error::Stopped { done, all },
             engine::Error::Refused { .. } => Error::Refused { palace, folder, source },
+            source @ (engine::Error::Illegal { .. } | engine::Error::Journal(journal::Error::Damaged { .. })) => {
+                source.into()
+            }
             source => Error::Interrupted { folder, source },
         }
     }

@@ -7,7 +7,7 @@
 //! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.
 
 use super::{Error, keep::Keep};
-use crate::disk::Lock;
+use crate::disk::{Disk, Lock, parent};
 use crate::store::chroma::DATABASE;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -17,10 +17,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Takes every lock there is, and makes sure that nobody has the palace's store open.
-pub(super) fn shut_out(palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
-    let mut locks = vec![take(&keep.lock_file(), "another palacekeeper")?];
-    if let Some(path) = mempalace_lock(palace) {
-        locks.push(take(&path, "a MemPalace writer")?);
+pub(super) fn shut_out(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
+    let mut locks = vec![take(disk, &keep.lock_file(), "another palacekeeper")?];
+    if let Some(path) = mempalace_lock(disk, palace)? {
+        locks.push(take(disk, &path, "a MemPalace writer")?);
     }
     match find_user(palace) {
         Some(who) => Err(Error::InUse { who }),
@@ -28,9 +28,10 @@ pub(super) fn shut_out(palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
     }
 }
 
-fn take(path: &Path, who: &str) -> Result<Lock, Error> {
+fn take(disk: &dyn Disk, path: &Path, who: &str) -> Result<Lock, Error> {
     match Lock::try_exclusive(path)? {
         Some(mut lock) => {
+            disk.adopt(path, parent(path))?; // made by root, it would lock its owner out for ever
             // MemPalace's layout: a NUL that Windows locks, then the holder.
             lock.sign(format!("\0{} palacekeeper", std::process::id()).as_bytes())?;
             Ok(lock)
@@ -40,16 +41,19 @@ fn take(path: &Path, who: &str) -> Result<Lock, Error> {
 }
 
 /// MemPalace's own writer lock of this palace (CHROMA.md §6.2); `None` where MemPalace has never run for this user.
-fn mempalace_lock(palace: &Path) -> Option<PathBuf> {
-    let home = std::env::home_dir()?.join(".mempalace");
+fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Error> {
+    let home = std::env::home_dir().unwrap_or_default().join(".mempalace");
     if !home.is_dir() {
-        return None;
+        return Ok(None);
     }
     let locks = home.join("locks");
-    fs::create_dir_all(&locks).ok()?;
+    if !locks.is_dir() {
+        disk.create_dir(&locks)?;
+        disk.adopt(&locks, &home)?;
+    }
     let hash = Sha256::digest(palace.as_os_str().as_bytes());
     let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Some(locks.join(format!("mine_palace_{hash}.lock")))
+    Ok(Some(locks.join(format!("mine_palace_{hash}.lock"))))
 }
 
 /// A process other than this one that has a file of the store open.

@@ -8,11 +8,11 @@ use super::step::Step;
 use crate::disk::{self, Disk, Kind};
 use crate::engine::Plan;
 use crate::store::chroma::{
-    self, Batch, Blueprint, Collection, DATABASE, Expected, ExpectedCollection, Format, NewCollection, QueueBatch,
-    Refill, Renamed, Route, Survey, Surveyed, siblings,
+    self, Blueprint, Collection, DATABASE, Expected, ExpectedCollection, Format, NewCollection, Renamed, Route, Survey,
+    Surveyed, siblings,
 };
-use crate::tree::{self, Copy, Fingerprint, Spot};
-use std::path::Path;
+use crate::tree::{self, Copy, Fingerprint, Need, Spot};
+use std::path::{Path, PathBuf};
 
 /// Room for what is not counted: directories, the journal, SQLite's rollback journal.
 const SLACK_BYTES: u64 = 8 << 20;
@@ -29,15 +29,13 @@ pub struct StoreFiles {
 struct Entry {
     name: String,
     fingerprint: Fingerprint,
-    /// Names of the files in a directory.
-    files: Vec<String>,
     bytes: u64,
 }
 
 impl StoreFiles {
     /// Looks at the database and its siblings; must be called before the database is read, so that whoever writes to it
     /// later is noticed.
-    pub fn look(disk: &dyn Disk, palace: &Path) -> disk::Result<Option<StoreFiles>> {
+    pub fn look(disk: &dyn Disk, palace: &Path) -> Result<Option<StoreFiles>, Unfit> {
         let Some(database) = Entry::look(disk, palace, DATABASE)? else { return Ok(None) };
         let (mut present, mut absent) = (Vec::new(), Vec::new());
         for name in siblings(DATABASE) {
@@ -50,7 +48,7 @@ impl StoreFiles {
     }
 
     /// Looks at the directories of the segments that the collections name.
-    pub fn look_at_segments(&mut self, disk: &dyn Disk, palace: &Path, survey: &Survey) -> disk::Result<()> {
+    pub fn look_at_segments(&mut self, disk: &dyn Disk, palace: &Path, survey: &Survey) -> Result<(), Unfit> {
         for name in survey.collections.iter().filter_map(|one| one.collection.vector.as_deref()) {
             self.segments.extend(Entry::look(disk, palace, name)?);
         }
@@ -68,21 +66,32 @@ impl StoreFiles {
 }
 
 impl Entry {
-    fn look(disk: &dyn Disk, palace: &Path, name: &str) -> disk::Result<Option<Entry>> {
+    fn look(disk: &dyn Disk, palace: &Path, name: &str) -> Result<Option<Entry>, Unfit> {
         let path = palace.join(name);
         let Some(fingerprint) = Fingerprint::of(disk, &path)? else { return Ok(None) };
-        let mut files = Vec::new();
-        let mut bytes = 0;
-        match disk.stat(&path)? {
-            Some(stat) if stat.kind == Kind::Directory => {
-                for file in disk.list(&path)? {
-                    bytes += disk.stat(&path.join(&file))?.map_or(0, |stat| stat.allocated);
-                    files.push(file.to_string_lossy().into_owned());
-                }
-            }
-            stat => bytes = stat.map_or(0, |stat| stat.allocated),
-        }
-        Ok(Some(Entry { name: name.to_owned(), fingerprint, files, bytes }))
+        Ok(Some(Entry { name: name.to_owned(), fingerprint, bytes: bytes(disk, &path)? }))
+    }
+}
+
+/// Why the files of a store cannot be copied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// Something in it is neither a file nor a directory.
+    #[error("{} is neither a regular file nor a directory", .0.display())]
+    NotAFile(PathBuf),
+}
+
+/// Space that a file or a directory takes on the disk.
+fn bytes(disk: &dyn Disk, path: &Path) -> Result<u64, Unfit> {
+    let Some(stat) = disk.stat(path)? else { return Ok(0) };
+    match stat.kind {
+        Kind::File => Ok(stat.allocated),
+        Kind::Directory => disk.list(path)?.into_iter().map(|name| bytes(disk, &path.join(name))).sum(),
+        Kind::Other => Err(Unfit::NotAFile(path.to_owned())),
     }
 }
 
@@ -96,27 +105,21 @@ pub struct Rebuild {
 
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
 pub fn plan(format: &Format, files: &StoreFiles, survey: &Survey) -> Rebuild {
-    let mut numbers = Numbers { next: survey.sequence_max + 1 };
-    let mut blueprint = Blueprint {
-        format: format.name.clone(),
-        collections: survey.collections.iter().map(|one| new_collection(files, one)).collect(),
-    };
-    let batches = upserts(&survey.batches, &mut blueprint, &mut numbers);
-    let pending = pending_writes(&survey.collections, &blueprint, &mut numbers);
-    let sentinel = sentinel(survey, &blueprint, &numbers);
+    let collections = survey.collections.iter().map(|one| new_collection(files, one));
+    let blueprint = Blueprint { format: format.name.clone(), collections: collections.collect() };
     let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
-    let expected = expected(survey, &blueprint);
+    let expected = expected(survey);
 
     let mut steps = vec![tree(tree::Step::CreateDir { target: Spot::operation(STAGING) }), backup(files)];
     steps.push(Step::Chroma(chroma::Step::CreateStore(blueprint.clone())));
-    steps.extend(batches);
-    steps.extend(survey.queue.iter().map(|batch: &QueueBatch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
-    steps.extend(pending);
-    steps.extend(sentinel);
+    steps.extend(survey.batches.iter().map(|batch| Step::Chroma(chroma::Step::UpsertBatch(batch.clone()))));
+    steps.extend(survey.queue.iter().map(|batch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
+    steps.extend(sentinel(survey));
     if format.deferred().next().is_some() {
         steps.push(Step::Chroma(chroma::Step::BuildIndexes { bytes: row_bytes }));
     }
     steps.extend(copy_segments(files, &blueprint));
+    steps.extend(build_indexes(survey, &blueprint));
     steps.push(Step::Chroma(chroma::Step::Verify(expected)));
     steps.push(tree(tree::Step::Sync { target: staged(DATABASE) }));
     let pivot = commit(&mut steps, files, &blueprint);
@@ -124,92 +127,62 @@ pub fn plan(format: &Format, files: &StoreFiles, survey: &Survey) -> Rebuild {
     Rebuild { plan: Plan { steps, pivot }, bytes_needed }
 }
 
-/// Hands out sequence numbers above every number in use.
-struct Numbers {
-    next: i64,
-}
-
-impl Numbers {
-    fn take(&mut self, count: u64) -> i64 {
-        let first = self.next;
-        self.next += count as i64;
-        first
-    }
-}
-
 fn new_collection(files: &StoreFiles, surveyed: &Surveyed) -> NewCollection {
     let Collection { id, name, topic, metadata, vector, .. } = &surveyed.collection;
     let fresh = || uuid::Uuid::new_v4().to_string();
     let new_id = fresh();
     let route = match &surveyed.unsound {
-        Some(why) => Route::Queue { why: why.clone() },
+        Some(why) if surveyed.totals.vectors > 0 => Route::Built { why: why.clone() },
+        Some(_) => Route::Unpersisted,
         None if files.segment(vector).is_some() => Route::Segment,
         None => Route::Unpersisted,
     };
-    let keeps_numbers = route.keeps_segment();
+    let applied = surveyed.collection.metadata_sequence;
     NewCollection {
         name: name.clone(),
         topic: Renamed { old: Some(topic.clone()), new: topic.replace(id.as_str(), &new_id) },
         id: Renamed { old: Some(id.clone()), new: new_id },
         metadata: Renamed { old: metadata.clone(), new: fresh() },
         vector: Renamed { old: vector.clone(), new: fresh() },
-        metadata_sequence: Some(surveyed.collection.metadata_sequence).filter(|number| keeps_numbers && *number > 0),
-        vector_sequence: surveyed.collection.vector_sequence.filter(|_| keeps_numbers),
+        metadata_sequence: Some(applied).filter(|number| *number > 0),
+        vector_sequence: match route {
+            Route::Built { .. } => Some(applied), // the new index holds every write that was applied
+            _ => surveyed.collection.vector_sequence.filter(|_| surveyed.unsound.is_none()),
+        },
         route,
     }
 }
 
-/// One step for each batch. Vectors that go into the queue get their numbers here, and with the last of them the
-/// number of the last applied write of their collection.
-fn upserts(batches: &[Batch], blueprint: &mut Blueprint, numbers: &mut Numbers) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for batch in batches {
-        let mut refills = Vec::new();
-        for (collection, vectors) in &batch.vectors {
-            let new = &mut blueprint.collections[*collection as usize];
-            if !new.route.keeps_segment() {
-                let first = numbers.take(u64::from(*vectors));
-                new.metadata_sequence = Some(first + i64::from(*vectors) - 1);
-                refills.push(Refill { collection: *collection, first, vectors: *vectors });
-            }
-        }
-        steps.push(Step::Chroma(chroma::Step::UpsertBatch { batch: batch.clone(), refills }));
-    }
-    steps
-}
-
-fn pending_writes(surveyed: &[Surveyed], blueprint: &Blueprint, numbers: &mut Numbers) -> Vec<Step> {
-    let waiting = surveyed.iter().zip(&blueprint.collections).zip(0..);
-    let waiting = waiting.filter(|((one, new), _)| one.totals.pending > 0 && !new.route.keeps_segment());
-    let steps = waiting.map(|((one, _), collection)| {
-        let writes = one.totals.pending;
-        let applied = one.collection.metadata_sequence;
-        Step::Chroma(chroma::Step::PendingWrites { collection, applied, first: numbers.take(writes), writes })
-    });
-    steps.collect()
-}
-
 /// Needed only where the old palace was in the state that rule R2 describes.
-fn sentinel(survey: &Survey, blueprint: &Blueprint, numbers: &Numbers) -> Option<Step> {
-    let has_refills = numbers.next > survey.sequence_max + 1;
-    if has_refills || survey.queue_max >= survey.sequence_max {
+fn sentinel(survey: &Survey) -> Option<Step> {
+    if survey.queue_max >= survey.sequence_max {
         return None;
     }
-    let highest = survey.collections.iter().zip(&blueprint.collections).zip(0..).find_map(|((one, _), collection)| {
-        let is_highest = one.collection.metadata_sequence.max(one.persisted) == survey.sequence_max;
-        one.last.filter(|_| is_highest).map(|rowid| (collection, rowid))
-    });
-    let (collection, rowid) = highest?;
+    let mut highest = survey
+        .collections
+        .iter()
+        .zip(0..)
+        .filter(|(one, _)| one.collection.metadata_sequence.max(one.persisted) == survey.sequence_max);
+    let (collection, rowid) = highest.find_map(|(one, collection)| Some((collection, one.last?)))?;
     Some(Step::Chroma(chroma::Step::Sentinel { collection, rowid, sequence: survey.sequence_max }))
 }
 
-fn expected(survey: &Survey, blueprint: &Blueprint) -> Expected {
-    let pairs = survey.collections.iter().zip(&blueprint.collections);
+fn expected(survey: &Survey) -> Expected {
     Expected {
-        collections: pairs.map(|(one, new)| ExpectedCollection::new(&one.totals, &new.route)).collect(),
-        unowned: ExpectedCollection::new(&survey.unowned, &Route::Unpersisted),
+        collections: survey.collections.iter().map(|one| ExpectedCollection::from(one.totals)).collect(),
+        unowned: ExpectedCollection::from(survey.unowned),
         bytes: survey.collections.iter().map(|one| one.totals.row_bytes + one.totals.vector_bytes).sum(),
     }
+}
+
+fn build_indexes(survey: &Survey, blueprint: &Blueprint) -> Vec<Step> {
+    let built = survey.collections.iter().zip(&blueprint.collections).zip(0..);
+    let built = built.filter(|((_, new), _)| matches!(new.route, Route::Built { .. }));
+    let steps = built.map(|((one, _), collection)| {
+        let (vectors, bytes) = (one.totals.vectors, one.totals.vector_bytes);
+        Step::Chroma(chroma::Step::BuildIndex { collection, vectors, bytes })
+    });
+    steps.collect()
 }
 
 fn backup(files: &StoreFiles) -> Step {
@@ -223,7 +196,7 @@ fn copy_segments(files: &StoreFiles, blueprint: &Blueprint) -> Vec<Step> {
     let kept = kept_segments(files, blueprint);
     let steps = kept.map(|(entry, new)| {
         let (source, target) = (Spot::palace(&*entry.name), staged(new));
-        tree(tree::Step::Copy(Copy { source, names: entry.files.clone(), target, bytes: entry.bytes }))
+        tree(tree::Step::Copy(Copy { source, names: Vec::new(), target, bytes: entry.bytes }))
     });
     steps.collect()
 }
@@ -236,7 +209,7 @@ fn kept_segments<'f>(files: &'f StoreFiles, blueprint: &'f Blueprint) -> impl It
 /// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
 fn commit(steps: &mut Vec<Step>, files: &StoreFiles, blueprint: &Blueprint) -> u32 {
     steps.push(tree(tree::Step::CreateDir { target: Spot::operation(ASIDE) }));
-    for (_, new) in kept_segments(files, blueprint) {
+    for new in blueprint.collections.iter().filter(|new| new.route != Route::Unpersisted).map(|new| &*new.vector.new) {
         steps.push(tree(tree::Step::Place { source: staged(new), target: Spot::palace(new) }));
     }
     let expects = files.database.fingerprint;
@@ -244,17 +217,17 @@ fn commit(steps: &mut Vec<Step>, files: &StoreFiles, blueprint: &Blueprint) -> u
     steps.push(tree(tree::Step::LinkAside { source: source.clone(), target: aside.clone(), expects }));
     let pivot = steps.len() as u32;
     // A stale journal or log of the old database would destroy the new one: both belong to a name, not to a file.
-    steps.extend(files.siblings.iter().map(set_aside));
+    steps.extend(files.siblings.iter().map(|entry| set_aside(entry, Need::Must)));
     let absent = files.absent.iter().map(|name| Spot::palace(&**name)).collect();
     steps.push(tree(tree::Step::Replace { source: staged(DATABASE), target: source, expects, aside, absent }));
-    steps.extend(files.segments.iter().map(set_aside));
+    steps.extend(files.segments.iter().map(|entry| set_aside(entry, Need::May)));
     steps.push(tree(tree::Step::Delete { target: Spot::operation(STAGING) }));
     pivot
 }
 
-fn set_aside(entry: &Entry) -> Step {
+fn set_aside(entry: &Entry, need: Need) -> Step {
     let (source, target) = (Spot::palace(&*entry.name), Spot::operation(ASIDE).join(&entry.name));
-    tree(tree::Step::RenameAside { source, target, expects: entry.fingerprint })
+    tree(tree::Step::RenameAside { need, source, target, expects: entry.fingerprint })
 }
 
 /// Backup and new store side by side, and a copy to read from where one is needed.
@@ -263,13 +236,13 @@ fn bytes_needed(files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> u
     let backup = database + files.segments.iter().map(|entry| entry.bytes).sum::<u64>();
     let segments: u64 = kept_segments(files, blueprint).map(|(entry, _)| entry.bytes).sum();
     let pairs = survey.collections.iter().zip(&blueprint.collections);
-    let refilled: u64 = pairs
-        .filter(|(_, new)| !new.route.keeps_segment())
-        .map(|(one, _)| one.totals.vector_bytes + 128 * one.totals.vectors)
+    let built: u64 = pairs
+        .filter(|(_, new)| matches!(new.route, Route::Built { .. }))
+        .map(|(one, _)| one.totals.vector_bytes + 512 * one.totals.vectors)
         .sum();
     let scratch = if files.is_hot() { database } else { 0 };
     // A store filled batch by batch is now and then a little larger than the one it came from.
-    backup + segments + refilled + scratch + database + database / 4 + SLACK_BYTES
+    backup + segments + built + scratch + database + database / 4 + SLACK_BYTES
 }
 
 fn staged(name: &str) -> Spot {

@@ -14,8 +14,13 @@ pub(super) fn part(target: &Path) -> PathBuf {
 /// Makes a copy, durably.
 pub(super) fn make(roots: &Roots, copy: &Copy) -> Result<(), Error> {
     let (disk, source, target) = (roots.disk, &roots.directory(&copy.source)?, &roots.path(&copy.target)?);
-    let entries = copy.names.iter().map(|name| Ok((name, roots.entry(&copy.source, name)?)));
-    let entries = entries.collect::<Result<Vec<_>, Error>>()?;
+    let entries = match copy.names.as_slice() {
+        [] => disk.list(source)?.into_iter().map(|name| (name.clone(), source.join(name))).collect(),
+        names => {
+            let entries = names.iter().map(|name| Ok((name.into(), roots.entry(&copy.source, name)?)));
+            entries.collect::<Result<Vec<_>, Error>>()?
+        }
+    };
     let part = part(target);
     remove_tree(disk, &part)?;
     disk.create_dir(&part)?;

@@ -8,7 +8,7 @@ mod fingerprint;
 mod step;
 
 pub use fingerprint::Fingerprint;
-pub use step::{Copy, Step};
+pub use step::{Copy, Need, Step};
 
 use crate::disk::{self, Disk};
 use serde::{Deserialize, Serialize};
@@ -121,6 +121,12 @@ pub enum Error {
     #[error("{} is neither a file nor a directory; move it away, then try again", path.display())]
     NotAFile {
         /// Where it stands.
+        path: PathBuf,
+    },
+    /// Somebody wrote to a file after it was read.
+    #[error("{} has changed since it was read", path.display())]
+    Changed {
+        /// The file.
         path: PathBuf,
     },
     /// A plan has such a step before its pivot.

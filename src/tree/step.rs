@@ -8,17 +8,27 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 
-/// Entries of a directory, copied into a directory of their own.
+/// Entries of a directory, or all of them, copied into a directory of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copy {
     /// Where they are.
     pub source: Spot,
-    /// Their names there.
+    /// Their names there; none where the whole directory is meant.
     pub names: Vec<String>,
     /// The new directory that holds the copies.
     pub target: Spot,
     /// Bytes to be written.
     pub bytes: u64,
+}
+
+/// Whether a thing has to be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Need {
+    /// Nothing goes on while it stands there.
+    Must,
+    /// It is in nobody's way: where the file system does not let it be moved (a mount point, an immutable file, a lower
+    /// layer of an overlay), it stays.
+    May,
 }
 
 /// One act on files and directories.
@@ -56,6 +66,8 @@ pub enum Step {
     },
     /// Moves something that the old state needed out of the way, and keeps it.
     RenameAside {
+        /// Whether the new state needs it to be gone.
+        need: Need,
         /// What is moved.
         source: Spot,
         /// Where it is kept.
@@ -106,10 +118,8 @@ impl Step {
                 (false, true) => Observed::After,
                 (true, true) => Observed::Foreign,
             },
-            Step::LinkAside { source, target, expects } => observe_move(roots, source, target, expects, Leaves::Name)?,
-            Step::RenameAside { source, target, expects } => {
-                observe_move(roots, source, target, expects, Leaves::Nothing)?
-            }
+            Step::LinkAside { target, expects, .. } => observe_link(roots, target, expects)?,
+            Step::RenameAside { source, target, expects, .. } => observe_rename(roots, source, target, expects)?,
             Step::Replace { source, target, expects, aside, absent } => {
                 observe_replace(roots, [source, target, aside], expects, absent)?
             }
@@ -128,6 +138,7 @@ impl Step {
             Step::CreateDir { target } => {
                 let target = roots.path(target)?;
                 disk.create_dir(&target)?;
+                disk.adopt(&target, parent(&target))?;
                 disk.sync(parent(&target))?;
             }
             Step::Sync { target } => {
@@ -135,12 +146,19 @@ impl Step {
                 disk.sync(&target)?;
                 disk.sync(parent(&target))?;
             }
-            Step::Place { source, target } | Step::RenameAside { source, target, .. } => {
-                rename(disk, &roots.path(source)?, &roots.path(target)?)?;
+            Step::Place { source, target } => rename(disk, &roots.path(source)?, &roots.path(target)?)?,
+            Step::RenameAside { source, target, need, .. } => {
+                match rename(disk, &roots.path(source)?, &roots.path(target)?) {
+                    Err(Error::Disk(error)) if *need == Need::May && error.is_immovable() => {}
+                    result => result?,
+                }
             }
-            Step::LinkAside { source, target, .. } => {
-                let target = roots.path(target)?;
-                disk.link(&roots.path(source)?, &target)?;
+            Step::LinkAside { source, target, expects } => {
+                let (source, target) = (roots.path(source)?, roots.path(target)?);
+                if Fingerprint::of(disk, &source)? != Some(*expects) {
+                    return Err(Error::Changed { path: source });
+                }
+                disk.link(&source, &target)?;
                 disk.sync(parent(&target))?;
             }
             Step::Replace { source, target, .. } => {
@@ -182,26 +200,21 @@ impl Step {
     }
 }
 
-/// What a move leaves at its source.
-#[derive(PartialEq, Eq)]
-enum Leaves {
-    Name,
-    Nothing,
+/// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is made.
+fn observe_link(roots: &Roots, target: &Spot, expects: &Fingerprint) -> Result<Observed, Error> {
+    Ok(match Fingerprint::of(roots.disk, &roots.path(target)?)? {
+        None => Observed::Before,
+        Some(kept) if kept.is_same_node(expects) => Observed::After,
+        Some(_) => Observed::Foreign,
+    })
 }
 
-fn observe_move(
-    roots: &Roots,
-    source: &Spot,
-    target: &Spot,
-    expects: &Fingerprint,
-    leaves: Leaves,
-) -> Result<Observed, Error> {
+fn observe_rename(roots: &Roots, source: &Spot, target: &Spot, expects: &Fingerprint) -> Result<Observed, Error> {
     let source = Fingerprint::of(roots.disk, &roots.path(source)?)?;
     let target = Fingerprint::of(roots.disk, &roots.path(target)?)?;
     Ok(match (source, target) {
         (Some(found), None) if found == *expects => Observed::Before,
-        (None, Some(kept)) if kept.is_same_node(expects) && leaves == Leaves::Nothing => Observed::After,
-        (_, Some(kept)) if kept.is_same_node(expects) && leaves == Leaves::Name => Observed::After,
+        (None, Some(kept)) if kept.is_same_node(expects) => Observed::After,
         _ => Observed::Foreign,
     })
 }
@@ -259,6 +272,7 @@ impl fmt::Display for Step {
 
 fn count(copy: &Copy) -> String {
     match copy.names.len() {
+        0 => "all".into(),
         1 => "1 entry".into(),
         names => format!("{names} entries"),
     }

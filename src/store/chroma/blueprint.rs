@@ -49,23 +49,11 @@ pub enum Route {
     Segment,
     /// There is no segment yet: all vectors are in the queue, and stay there.
     Unpersisted,
-    /// The segment is not sound: every vector that can be read goes into the queue, from which chromadb builds the
-    /// graph anew at its first read (CHROMA.md §4a).
-    Queue {
+    /// The segment is not sound: a new one is built from every vector that can be read.
+    Built {
         /// What is wrong with the segment.
         why: String,
     },
-}
-
-/// Numbers in the queue for the vectors of one collection in one batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refill {
-    /// Index of the collection in the blueprint.
-    pub collection: u32,
-    /// Sequence number of the first vector.
-    pub first: i64,
-    /// How many there are.
-    pub vectors: u32,
 }
 
 impl Blueprint {

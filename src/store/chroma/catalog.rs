@@ -11,8 +11,21 @@ use std::path::PathBuf;
 pub enum Space {
     /// Vectors are stored normalised, with their length beside them.
     Cosine,
-    /// Euclidean or inner product: vectors are stored as they came.
-    Plain,
+    /// Squared Euclidean distance: vectors are stored as they came.
+    L2,
+    /// One minus the inner product: vectors are stored as they came.
+    InnerProduct,
+}
+
+/// How the graph of a collection is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexShape {
+    /// How distance is measured.
+    pub space: Space,
+    /// Links of an element on each level above the ground: hnswlib's `M`, chromadb's `max_neighbors`.
+    pub links: usize,
+    /// Candidates looked at while an element is inserted: `ef_construction`.
+    pub candidates: usize,
 }
 
 /// A collection and its two segments.
@@ -26,8 +39,8 @@ pub struct Collection {
     pub dimension: Option<i64>,
     /// The name its rows go by in `embeddings_queue`.
     pub topic: String,
-    /// How it measures distance.
-    pub space: Space,
+    /// How its graph is built.
+    pub shape: IndexShape,
     /// Segment of ids, metadata and documents.
     pub metadata: Option<String>,
     /// Segment of vectors; also the name of its directory.
@@ -82,7 +95,7 @@ fn read_one(
         let what = format!("collection “{name}” names a segment “{segment}”, which is not a UUID");
         return Err(Error::Unreadable { path: source.database.clone(), what });
     }
-    let space = space(source, config.as_deref(), schema.as_deref(), vector.as_deref())?;
+    let shape = shape(source, config.as_deref(), schema.as_deref(), vector.as_deref())?;
     Ok(Collection {
         topic: topic.unwrap_or_else(|| topic_of(&id)),
         metadata_sequence: sequence(source, metadata.as_deref())?.unwrap_or(0),
@@ -90,7 +103,7 @@ fn read_one(
         id,
         name,
         dimension,
-        space,
+        shape,
         metadata,
         vector,
     })
@@ -136,23 +149,48 @@ fn unpoison(value: i64) -> i64 {
     }
 }
 
-/// Where the space is written down depends on the version, and `collection_metadata` is not the place (CHROMA.md §1.4).
-fn space(source: &Source, config: Option<&str>, schema: Option<&str>, vector: Option<&str>) -> Result<Space, Error> {
+/// Where the shape is written down depends on the version, and `collection_metadata` is not the place (CHROMA.md §1.4).
+fn shape(
+    source: &Source,
+    config: Option<&str>,
+    schema: Option<&str>,
+    vector: Option<&str>,
+) -> Result<IndexShape, Error> {
     let parse = |text: Option<&str>| text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
     let (config, schema) = (parse(config).unwrap_or_default(), parse(schema).unwrap_or_default());
-    let name = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    let of_schema = name(&schema["keys"]["#embedding"]["float_list"]["vector_index"]["config"]["space"]);
-    let of_config = name(&config["vector_index"]["hnsw"]["space"]).filter(|space| space != "l2");
-    let of_segment = || {
-        let sql = "SELECT str_value FROM segment_metadata WHERE segment_id = ?1 AND key = 'hnsw:space'";
-        let found = source.connection.query_row(sql, [vector], |row| row.get::<_, Option<String>>(0)).optional();
-        found.during(&source.database, "reading its segments").map(Option::flatten)
+    let of_schema = &schema["keys"]["#embedding"]["float_list"]["vector_index"]["config"];
+    let of_config = &config["vector_index"]["hnsw"];
+    let name = |value: &serde_json::Value| value["space"].as_str().map(str::to_owned);
+    let number = |value: &serde_json::Value, key: &str| value[key].as_u64();
+    let old = |key: &str| old_setting(source, vector, key);
+    let (space, links, candidates) = match (name(of_schema), name(of_config).filter(|space| space != "l2")) {
+        (Some(space), _) => {
+            let hnsw = &of_schema["hnsw"];
+            (Some(space), number(hnsw, "max_neighbors"), number(hnsw, "ef_construction"))
+        }
+        (None, Some(space)) => (Some(space), number(of_config, "max_neighbors"), number(of_config, "ef_construction")),
+        (None, None) => {
+            let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
+            (old("hnsw:space")?, number(old("hnsw:M")?), number(old("hnsw:construction_ef")?))
+        }
     };
-    let space = match of_schema.or(of_config) {
-        Some(space) => Some(space),
-        None => of_segment()?,
-    };
-    Ok(if space.as_deref() == Some("cosine") { Space::Cosine } else { Space::Plain })
+    Ok(IndexShape {
+        space: match space.as_deref() {
+            Some("cosine") => Space::Cosine,
+            Some("ip") => Space::InnerProduct,
+            _ => Space::L2,
+        },
+        links: links.unwrap_or(16).clamp(2, 4096) as usize, // chromadb's defaults
+        candidates: candidates.unwrap_or(100).clamp(1, 1 << 16) as usize,
+    })
+}
+
+/// A setting as chromadb 0.x wrote it.
+fn old_setting(source: &Source, vector: Option<&str>, key: &str) -> Result<Option<String>, Error> {
+    let sql =
+        "SELECT coalesce(str_value, CAST(int_value AS TEXT)) FROM segment_metadata WHERE segment_id = ?1 AND key = ?2";
+    let found = source.connection.query_row(sql, [vector, Some(key)], |row| row.get::<_, Option<String>>(0)).optional();
+    found.during(&source.database, "reading its segments").map(Option::flatten)
 }
 
 /// The last write that the HNSW files hold: as the database says, else as the pickle does (0.4), else none.

@@ -33,7 +33,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Hashes one record, field by field; every field carries its kind and length, so that no two records run together.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Hasher(blake3::Hasher);
 
 impl Hasher {

@@ -77,6 +77,19 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the file is not there or ends too early. Any other failure to read says something about the machine, not
+    /// about the file.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+            }
+            Error::Unsound { .. } => true,
+        }
+    }
+}
+
 const HEADER: &str = "header.bin";
 const LEVEL0: &str = "data_level0.bin";
 const LENGTHS: &str = "length.bin";
@@ -107,16 +120,21 @@ impl Hnsw {
 
     /// The vector of an element as it is stored, and the length it had before it was normalised (cosine only; in other
     /// spaces that number is garbage). `None` where the files end before it.
-    pub fn vector(&self, slot: u64) -> Option<(Vec<f32>, f32)> {
-        if slot >= self.header.count {
-            return None;
-        }
+    pub fn vector(&self, slot: u64) -> Result<Option<(Vec<f32>, f32)>, Error> {
         let mut bytes = vec![0; 4 * self.dimension() as usize];
-        self.level0.read_exact_at(&mut bytes, slot * self.header.element_bytes + self.header.vector_at).ok()?;
         let mut length = [0; 4];
-        self.lengths.read_exact_at(&mut length, slot * 4).ok()?;
+        let at = slot * self.header.element_bytes + self.header.vector_at;
+        let read = self.level0.read_exact_at(&mut bytes, at).map_err(|source| Error::Io { name: LEVEL0, source });
+        let read = read.and_then(|()| {
+            self.lengths.read_exact_at(&mut length, slot * 4).map_err(|source| Error::Io { name: LENGTHS, source })
+        });
+        match read {
+            Ok(()) => {}
+            Err(error) if error.is_damage() => return Ok(None),
+            Err(error) => return Err(error),
+        }
         let vector = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Some((vector, f32::from_le_bytes(length)))
+        Ok(Some((vector, f32::from_le_bytes(length))))
     }
 
     /// Walks through the elements that the files hold, in the order of the slots, and hands them on some at a time.

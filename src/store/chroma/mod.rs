@@ -9,7 +9,10 @@ mod database;
 mod digest;
 mod error;
 mod format;
+mod graph;
 pub mod hnsw;
+mod index;
+mod kernel;
 pub mod pickle;
 mod records;
 mod staging;
@@ -19,14 +22,14 @@ mod text;
 mod vectors;
 mod verify;
 
-pub use blueprint::{Blueprint, NewCollection, Refill, Renamed, Route};
-pub use catalog::{Collection, Space};
+pub use blueprint::{Blueprint, NewCollection, Renamed, Route};
+pub use catalog::{Collection, IndexShape, Space};
 pub use database::{Source, find_database, siblings};
 pub use digest::Digest;
 pub use error::Error;
 pub use format::Format;
 pub use step::{Step, Workshop};
-pub use survey::{Batch, Form, Limits, Loss, QueueBatch, Survey, Surveyed, Totals, survey};
+pub use survey::{Batch, Limits, Loss, QueueBatch, Survey, Surveyed, Totals, survey};
 pub use verify::{Expected, ExpectedCollection};
 
 /// Name of the database in a palace.

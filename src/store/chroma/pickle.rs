@@ -67,6 +67,17 @@ pub enum Error {
     Receiver(String),
 }
 
+impl Error {
+    /// Whether the file is damaged; otherwise something kept it from being read.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Io(source) => matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
+            Error::Truncated { .. } | Error::Unexpected { .. } => true,
+            Error::Receiver(_) => false,
+        }
+    }
+}
+
 /// Reads the pickle at `path` and hands every pair of its maps to `receive`.
 pub fn read(path: &Path, receive: &mut dyn FnMut(Pair) -> Result<(), Error>) -> Result<Summary, Error> {
     let file = File::open(path)?;

@@ -4,12 +4,13 @@
 //! database is written without a single sync: until it is proved, synced and committed, losing it costs nothing but
 //! the work.
 
-use super::blueprint::{Blueprint, NewCollection, Refill, Route};
+use super::blueprint::{Blueprint, NewCollection};
 use super::catalog::columns;
 use super::database::prepare;
 use super::error::{During, Error};
 use super::format::Format;
 use super::records::{self, Found};
+use super::text::Text;
 use super::vectors::Vectors;
 use super::{Batch, QueueBatch, Source};
 use rusqlite::{Connection, OpenFlags, Transaction, params};
@@ -86,17 +87,11 @@ impl Staging {
     fn attach(&self, source: &Source, blueprint: &Blueprint) -> Result<(), Error> {
         let attach = || {
             self.connection.execute("ATTACH ?1 AS source", [source.uri()])?;
-            self.connection.execute_batch(
-                "CREATE TEMP TABLE renamed (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
-                 CREATE TEMP TABLE requeued (topic TEXT PRIMARY KEY) WITHOUT ROWID;",
-            )?;
+            self.connection
+                .execute_batch("CREATE TEMP TABLE renamed (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID")?;
             let mut insert = self.connection.prepare("INSERT OR REPLACE INTO temp.renamed VALUES (?1, ?2)")?;
             for (old, new) in blueprint.renamed() {
                 insert.execute([old, new])?;
-            }
-            let mut insert = self.connection.prepare("INSERT INTO temp.requeued VALUES (?1)")?;
-            for collection in blueprint.collections.iter().filter(|one| matches!(one.route, Route::Queue { .. })) {
-                insert.execute([&collection.topic.old])?;
             }
             Ok(())
         };
@@ -131,7 +126,7 @@ impl Staging {
     }
 
     /// Copies the records of a batch. They are here after the transaction, or none of them is.
-    pub(super) fn upsert(&mut self, batch: &Batch, refills: &[Refilled]) -> Result<(), Error> {
+    pub(super) fn upsert(&mut self, batch: &Batch) -> Result<(), Error> {
         let has_arrays = self.format.has_arrays();
         self.transact("copying records", |transaction| {
             let range = [batch.first, batch.last];
@@ -146,12 +141,11 @@ impl Staging {
             if has_arrays {
                 copy_metadata(transaction, "embedding_metadata_array", "m.rowid", range)?;
             }
-            index_documents(transaction, range)?;
-            refills.iter().try_for_each(|refilled| refill(transaction, batch, refilled))
+            index_documents(transaction, range)
         })
     }
 
-    /// Copies a run of the queue, without the collections whose vectors go into it anew.
+    /// Copies a run of the queue.
     pub(super) fn copy_queue(&mut self, batch: &QueueBatch) -> Result<(), Error> {
         self.transact("copying the queue", |transaction| {
             transaction.execute(
@@ -160,23 +154,8 @@ impl Staging {
                  SELECT seq_id, created_at, operation,
                      coalesce((SELECT new FROM temp.renamed WHERE old = topic), topic), id, vector, encoding, metadata
                  FROM source.embeddings_queue
-                 WHERE seq_id BETWEEN ?1 AND ?2 AND topic NOT IN (SELECT topic FROM temp.requeued) ORDER BY seq_id",
+                 WHERE seq_id BETWEEN ?1 AND ?2 ORDER BY seq_id",
                 [batch.first, batch.last],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Copies the writes of a collection that wait to be applied, behind its refilled vectors, from number `first` on.
-    pub(super) fn copy_pending(&mut self, collection: &NewCollection, applied: i64, first: i64) -> Result<(), Error> {
-        self.transact("copying the queue", |transaction| {
-            transaction.execute(
-                "INSERT INTO main.embeddings_queue
-                     (seq_id, created_at, operation, topic, id, vector, encoding, metadata)
-                 SELECT ?1 + row_number() OVER (ORDER BY seq_id) - 1, created_at, operation, ?2,
-                     id, vector, encoding, metadata
-                 FROM source.embeddings_queue WHERE topic = ?3 AND seq_id > ?4 ORDER BY seq_id",
-                params![first, collection.topic.new, collection.topic.old, applied],
             )?;
             Ok(())
         })
@@ -207,6 +186,18 @@ impl Staging {
         })
     }
 
+    /// Ids of a collection's records, in their order.
+    pub(super) fn ids(&self, collection: &NewCollection) -> Result<Vec<Text>, Error> {
+        let ids = || {
+            let sql = "SELECT embedding_id FROM main.embeddings WHERE segment_id = ?1 ORDER BY id";
+            self.connection
+                .prepare(sql)?
+                .query_map([&collection.metadata.new], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()
+        };
+        ids().during(&self.path, "listing records")
+    }
+
     /// Builds what is cheaper to build at the end, by sorting, than row by row.
     pub(super) fn build_indexes(&mut self) -> Result<(), Error> {
         let format = self.format;
@@ -230,14 +221,6 @@ impl Staging {
         };
         transact().during(&self.path, doing)
     }
-}
-
-/// A refill, with what it needs to find its vectors.
-pub(super) struct Refilled<'r> {
-    pub(super) source: &'r Source,
-    pub(super) vectors: &'r Vectors,
-    pub(super) collection: &'r NewCollection,
-    pub(super) refill: &'r Refill,
 }
 
 fn write_migrations(transaction: &Transaction, format: &Format) -> rusqlite::Result<()> {
@@ -355,29 +338,6 @@ fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Resu
         range,
     )?;
     transaction.execute("DELETE FROM main.embedding_fulltext_search_config WHERE k <> 'version'", []).map(drop)
-}
-
-/// Puts the vectors of a batch's records into the queue, in the order of the records.
-fn refill(transaction: &Transaction, batch: &Batch, refilled: &Refilled) -> rusqlite::Result<()> {
-    let Refilled { source, vectors, collection, refill } = refilled;
-    let mut heads = transaction.prepare_cached(
-        "SELECT embedding_id FROM main.embeddings WHERE segment_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id",
-    )?;
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO main.embeddings_queue (seq_id, operation, topic, id, vector, encoding)
-         VALUES (?1, 0, ?2, ?3, ?4, 'FLOAT32')",
-    )?;
-    let mut rows = heads.query(params![collection.metadata.new, batch.first, batch.last])?;
-    let mut sequence = refill.first;
-    while let Some(row) = rows.next()? {
-        let id: super::text::Text = row.get(0)?;
-        let vector = vectors.get(source, &id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        if let Some(vector) = vector {
-            insert.execute(params![sequence, collection.topic.new, id, bytes(&vector.handed_in())])?;
-            sequence += 1;
-        }
-    }
-    Ok(())
 }
 
 fn bytes(vector: &[f32]) -> Vec<u8> {

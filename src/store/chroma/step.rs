@@ -1,8 +1,10 @@
 //! Steps that build a new Chroma store, and the workshop they work in.
 
-use super::blueprint::{Blueprint, Refill, Route};
+use super::blueprint::Blueprint;
 use super::error::Error;
-use super::staging::{Refilled, Staging};
+use super::graph::Graph;
+use super::index::{self, Contents, Era};
+use super::staging::Staging;
 use super::vectors::Vectors;
 use super::verify::{self, Expected};
 use super::{Batch, Collection, DATABASE, QueueBatch, Source, siblings};
@@ -18,26 +20,10 @@ use std::path::PathBuf;
 pub enum Step {
     /// Makes the new database with its schema, and the collections in it.
     CreateStore(Blueprint),
-    /// Copies a run of records, and puts vectors into the queue where they cannot stay in a segment.
-    UpsertBatch {
-        /// The records.
-        batch: Batch,
-        /// Numbers for vectors that go into the queue.
-        refills: Vec<Refill>,
-    },
+    /// Copies a run of records.
+    UpsertBatch(Batch),
     /// Copies a run of the queue.
     QueueBatch(QueueBatch),
-    /// Copies the writes of a collection that wait to be applied behind its refilled vectors.
-    PendingWrites {
-        /// Index of the collection in the blueprint.
-        collection: u32,
-        /// Its last applied write in the old store.
-        applied: i64,
-        /// Number of the first of them in the new store.
-        first: i64,
-        /// How many there are.
-        writes: u64,
-    },
     /// Leaves a collection's last write in the queue, for the sake of its number.
     Sentinel {
         /// Index of the collection in the blueprint.
@@ -50,6 +36,15 @@ pub enum Step {
     /// Builds the indexes that are cheaper to build last.
     BuildIndexes {
         /// Bytes of rows they cover.
+        bytes: u64,
+    },
+    /// Builds the HNSW segment of a collection from its vectors, wherever these were found.
+    BuildIndex {
+        /// Index of the collection in the blueprint.
+        collection: u32,
+        /// Vectors in it.
+        vectors: u64,
+        /// Bytes of the vectors.
         bytes: u64,
     },
     /// Reads the new store as if it were any palace, and compares it with what the old one held.
@@ -135,8 +130,11 @@ impl Step {
     /// Says where the new database stands. One that is not whole is the affair of the step that made it: that one is
     /// `Partial`, and those behind it have not happened.
     pub fn observe(&self, workshop: &mut Workshop) -> Result<Observed> {
-        if matches!(self, Step::Verify(_)) || !workshop.exists()? {
-            return Ok(Observed::Before); // a proof leaves no trace, and can be given again
+        match self {
+            Step::Verify(_) => return Ok(Observed::Before), // a proof leaves no trace, and can be given again
+            Step::BuildIndex { collection, .. } => return workshop.observe_index(*collection),
+            _ if !workshop.exists()? => return Ok(Observed::Before),
+            _ => {}
         }
         Ok(self.count(workshop).unwrap_or(match self {
             Step::CreateStore(_) => Observed::Partial,
@@ -149,14 +147,11 @@ impl Step {
         let format = source.format();
         let (found, all) = match self {
             Step::CreateStore(_) => (database.count_migrations()?, format.migrations.len() as u64),
-            Step::UpsertBatch { batch, .. } => (database.count_records(batch)?, batch.records),
+            Step::UpsertBatch(batch) => (database.count_records(batch)?, batch.records),
             Step::QueueBatch(batch) => (database.count_queue(batch.first, batch.last)?, batch.rows),
-            Step::PendingWrites { first, writes, .. } => {
-                (database.count_queue(*first, first + *writes as i64 - 1)?, *writes)
-            }
             Step::Sentinel { sequence, .. } => (database.count_queue(*sequence, *sequence)?, 1),
             Step::BuildIndexes { .. } => database.count_indexes()?,
-            Step::Verify(_) => (0, 1),
+            Step::BuildIndex { .. } | Step::Verify(_) => (0, 1),
         };
         Ok(match found {
             _ if found == all => Observed::After,
@@ -177,21 +172,13 @@ impl Step {
                 workshop.database = Some(Staging::create(&workshop.path(), source, blueprint)?);
                 workshop.disk.adopt(&workshop.path(), &workshop.palace.join(DATABASE))?;
             }
-            Step::UpsertBatch { batch, refills } => {
-                for refill in refills {
-                    workshop.find_vectors(refill.collection)?;
-                }
-                workshop.upsert(batch, refills)?;
-            }
+            Step::UpsertBatch(batch) => workshop.open()?.1.upsert(batch)?,
             Step::QueueBatch(batch) => workshop.open()?.1.copy_queue(batch)?,
-            Step::PendingWrites { collection, applied, first, .. } => {
-                let collection = workshop.blueprint.collections[*collection as usize].clone();
-                workshop.open()?.1.copy_pending(&collection, *applied, *first)?;
-            }
             Step::Sentinel { collection, rowid, sequence } => {
                 workshop.leave_sentinel(*collection, *rowid, *sequence)?
             }
             Step::BuildIndexes { .. } => workshop.open()?.1.build_indexes()?,
+            Step::BuildIndex { collection, .. } => workshop.build_index(*collection)?,
             Step::Verify(expected) => {
                 workshop.database = None; // the proof reads what is in the file, not what a connection remembers
                 verify::verify(&workshop.palace, &workshop.staging, &workshop.scratch, &workshop.blueprint, expected)?;
@@ -202,37 +189,85 @@ impl Step {
 
     /// Undoes the step.
     pub fn revert(&self, workshop: &mut Workshop) -> Result<()> {
-        Ok(workshop.discard()?)
+        match self {
+            Step::BuildIndex { collection, .. } => Ok(workshop.discard_index(*collection)?),
+            _ => Ok(workshop.discard()?),
+        }
     }
 
     /// Bytes this step reads or writes.
     pub fn weight(&self) -> u64 {
         match self {
-            Step::UpsertBatch { batch, .. } => batch.bytes,
+            Step::UpsertBatch(batch) => batch.bytes,
             Step::QueueBatch(batch) => batch.bytes,
             Step::BuildIndexes { bytes } => *bytes,
             Step::Verify(expected) => expected.bytes,
-            Step::CreateStore(_) | Step::PendingWrites { .. } | Step::Sentinel { .. } => 0,
+            // Inserting a vector looks at hundreds of others.
+            Step::BuildIndex { bytes, .. } => 50 * bytes,
+            Step::CreateStore(_) | Step::Sentinel { .. } => 0,
         }
     }
 }
 
 impl Workshop<'_> {
-    fn upsert(&mut self, batch: &Batch, refills: &[Refill]) -> Result<(), Error> {
+    /// Where the segment of a collection is built, and the name it is built under.
+    fn index_paths(&self, collection: u32) -> [PathBuf; 2] {
+        let name = &self.blueprint.collections[collection as usize].vector.new;
+        [self.staging.join(name), self.staging.join(format!("{name}.part"))]
+    }
+
+    fn observe_index(&self, collection: u32) -> Result<Observed> {
+        let [target, part] = self.index_paths(collection);
+        Ok(match (self.disk.stat(&target)?, self.disk.stat(&part)?) {
+            (Some(_), _) => Observed::After,
+            (None, Some(_)) => Observed::Partial,
+            (None, None) => Observed::Before,
+        })
+    }
+
+    fn discard_index(&self, collection: u32) -> Result<(), disk::Error> {
+        for path in self.index_paths(collection) {
+            disk::remove_tree(self.disk, &path)?;
+        }
+        self.disk.sync(&self.staging)
+    }
+
+    fn build_index(&mut self, collection: u32) -> Result<()> {
+        self.find_vectors(collection)?;
         self.open()?;
         let Workshop { source: Some(source), database: Some(database), vectors, blueprint, .. } = self else {
             unreachable!("both were opened just now");
         };
-        let refilled: Vec<Refilled> = refills
-            .iter()
-            .map(|refill| Refilled {
-                source,
-                vectors: &vectors[&refill.collection],
-                collection: &blueprint.collections[refill.collection as usize],
-                refill,
-            })
-            .collect();
-        database.upsert(batch, &refilled)
+        let new = &blueprint.collections[collection as usize];
+        let vectors = &vectors[&collection];
+        let (mut ids, mut floats, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        for id in database.ids(new)? {
+            if let Some(vector) = vectors.get(source, &id)? {
+                floats.extend_from_slice(vector.stored());
+                lengths.push(vector.length());
+                ids.push(id);
+            }
+        }
+        let shape = vectors.shape();
+        let dimension = floats.len() / ids.len();
+        let graph = Graph::build(&floats, dimension, shape);
+        let contents = Contents {
+            ids: &ids,
+            lengths: &lengths,
+            dimension,
+            links: shape.links,
+            candidates: shape.candidates,
+            sequence: new.vector_sequence.unwrap_or(0),
+            era: if source.format().has_integer_sequences() { Era::Rust } else { Era::Python },
+        };
+        let [target, part] = self.index_paths(collection);
+        disk::remove_tree(self.disk, &part)?;
+        self.disk.create_dir(&part)?;
+        index::write(self.disk, &part, &graph, &contents)?;
+        self.disk.adopt(&part, &self.palace)?;
+        self.disk.sync(&part)?;
+        self.disk.rename(&part, &target)?;
+        Ok(self.disk.sync(&self.staging)?)
     }
 
     fn leave_sentinel(&mut self, collection: u32, rowid: i64, sequence: i64) -> Result<(), Error> {
@@ -257,26 +292,19 @@ impl fmt::Display for Step {
                     blueprint.collections.len()
                 )
             }
-            Step::UpsertBatch { batch, .. } => {
+            Step::UpsertBatch(batch) => {
                 write!(f, "copy {} records, rows {} to {}", batch.records, batch.first, batch.last)
             }
             Step::QueueBatch(batch) => {
                 write!(f, "copy {} queued writes, numbers {} to {}", batch.rows, batch.first, batch.last)
             }
-            Step::PendingWrites { writes, .. } => write!(f, "copy {writes} writes that wait to be applied"),
             Step::Sentinel { sequence, .. } => write!(f, "leave write {sequence} in the queue"),
-            Step::BuildIndexes { .. } => f.write_str("build the indexes"),
+            Step::BuildIndexes { .. } => f.write_str("build the indexes of the database"),
+            Step::BuildIndex { vectors, .. } => write!(f, "build an HNSW index over {vectors} vectors"),
             Step::Verify(expected) => {
                 let records: u64 = expected.collections.iter().map(|one| one.records).sum();
                 write!(f, "prove that all {records} records are equal")
             }
         }
-    }
-}
-
-impl Route {
-    /// Whether the directory of the segment is copied.
-    pub fn keeps_segment(&self) -> bool {
-        !matches!(self, Route::Queue { .. })
     }
 }

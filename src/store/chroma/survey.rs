@@ -11,7 +11,7 @@ use super::vectors::Vectors;
 use super::{Collection, Source};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// How large the parts of the work may be.
@@ -26,15 +26,6 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits { batch_bytes: 16 << 20 }
     }
-}
-
-/// In which form vectors are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// As an index stores them: what a copied segment must keep bit for bit.
-    Stored,
-    /// As a client hands them in: what a queue must keep bit for bit.
-    HandedIn,
 }
 
 /// What a palace holds.
@@ -60,7 +51,7 @@ pub struct Survey {
 pub struct Surveyed {
     /// The collection.
     pub collection: Collection,
-    /// What it holds, with vectors in both forms.
+    /// What it holds.
     pub totals: Totals,
     /// Why its segment must not be taken over as it is, if so.
     pub unsound: Option<String>,
@@ -83,10 +74,8 @@ pub struct Totals {
     pub vector_bytes: u64,
     /// Writes that are acknowledged and not applied yet.
     pub pending: u64,
-    /// Digest of all records and pending writes, vectors as stored.
-    pub stored: Digest,
-    /// The same, vectors as handed in.
-    pub handed_in: Digest,
+    /// Digest of all records and pending writes.
+    pub digest: Digest,
 }
 
 /// A run of records: all that lie between two rows of `embeddings`, both included.
@@ -98,8 +87,6 @@ pub struct Batch {
     pub last: i64,
     /// Records in the run.
     pub records: u64,
-    /// Vectors in the run, by index of the collection.
-    pub vectors: BTreeMap<u32, u32>,
     /// Bytes of rows and vectors.
     pub bytes: u64,
 }
@@ -111,7 +98,7 @@ pub struct QueueBatch {
     pub first: i64,
     /// Last sequence number.
     pub last: i64,
-    /// Rows, without those of collections whose vectors go into the queue anew.
+    /// Rows.
     pub rows: u64,
     /// Bytes of the rows.
     pub bytes: u64,
@@ -201,10 +188,8 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
         let persisted = vectors.persisted;
         surveyed.push(Surveyed { collection, totals, unsound, persisted, last });
     }
-    let queue = queue(source, &surveyed, limits).during(&source.database, "reading its queue")?;
-    let queue_max =
-        source.connection.query_row("SELECT coalesce(max(seq_id), 0) FROM embeddings_queue", [], |row| row.get(0));
-    let queue_max: i64 = queue_max.during(&source.database, "reading its queue")?;
+    let queue = queue(source, limits).during(&source.database, "reading its queue")?;
+    let queue_max = queue.last().map_or(0, |batch| batch.last);
     let known = surveyed.iter().flat_map(|one| [one.collection.metadata_sequence, one.persisted]);
     let sequence_max = known.max().unwrap_or(0).max(queue_max);
     Ok(Survey { collections: surveyed, unowned, batches, queue, losses, sequence_max, queue_max })
@@ -257,22 +242,19 @@ impl Surveyor<'_> {
         let owner = self.collections.iter().position(|collection| collection.metadata.as_ref() == Some(&head.segment));
         let Some(owner) = owner else {
             hasher.bytes(b'S', head.segment.as_bytes());
-            self.unowned.stored.add(hasher.finish());
+            self.unowned.digest.add(hasher.finish());
             self.unowned.records += 1;
             return Ok(self.take(head.rowid, row_bytes));
         };
-        let (mut stored, mut handed_in) = (hasher.clone(), hasher);
         let vector = self.vectors[owner].get(self.source, &head.id)?;
         let totals = &mut self.totals[owner];
         let mut bytes = row_bytes;
         match &vector {
             Some(vector) => {
-                vector.hash_stored(&mut stored);
-                vector.hash_handed_in(&mut handed_in);
+                vector.hash(&mut hasher);
                 bytes += vector.bytes();
                 totals.vectors += 1;
                 totals.vector_bytes += vector.bytes();
-                *self.open.vectors.entry(owner as u32).or_default() += 1;
                 self.last[owner] = Some(head.rowid);
             }
             None if self.is_pending(owner, &head.id)? => {}
@@ -282,8 +264,7 @@ impl Surveyor<'_> {
             }
         }
         let totals = &mut self.totals[owner];
-        totals.stored.add(stored.finish());
-        totals.handed_in.add(handed_in.finish());
+        totals.digest.add(hasher.finish());
         totals.records += 1;
         totals.row_bytes += row_bytes;
         Ok(self.take(head.rowid, bytes))
@@ -341,9 +322,7 @@ impl Surveyor<'_> {
                 for column in 0..5 {
                     hasher.value(row.get_ref(column)?);
                 }
-                let hash = hasher.finish();
-                totals.stored.add(hash);
-                totals.handed_in.add(hash);
+                totals.digest.add(hasher.finish());
                 totals.pending += 1;
             }
         }
@@ -396,20 +375,16 @@ impl Surveyor<'_> {
     }
 }
 
-/// Cuts the queue into runs. Collections whose segment is unsound are left out: their vectors go into the queue anew.
-fn queue(source: &Source, collections: &[Surveyed], limits: Limits) -> rusqlite::Result<Vec<QueueBatch>> {
-    let left_out: Vec<&str> =
-        collections.iter().filter(|one| one.unsound.is_some()).map(|one| &*one.collection.topic).collect();
+/// Cuts the queue into runs.
+fn queue(source: &Source, limits: Limits) -> rusqlite::Result<Vec<QueueBatch>> {
     let bytes = "coalesce(length(vector), 0) + coalesce(octet_length(metadata), 0) + octet_length(id) + 64";
-    let mut query =
-        source.connection.prepare(&format!("SELECT seq_id, {bytes}, topic FROM embeddings_queue ORDER BY seq_id"))?;
+    let sql = format!("SELECT seq_id, {bytes} FROM embeddings_queue ORDER BY seq_id");
+    let mut query = source.connection.prepare(&sql)?;
     let mut rows = query.query([])?;
     let mut batches: Vec<QueueBatch> = Vec::new();
     while let Some(row) = rows.next()? {
         let (sequence, bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let is_left_out = left_out.iter().any(|topic| row.get_ref(2).is_ok_and(|value| value.as_str() == Ok(topic)));
         match batches.last_mut() {
-            _ if is_left_out => {}
             Some(batch) if batch.bytes < limits.batch_bytes => {
                 batch.last = sequence;
                 batch.rows += 1;

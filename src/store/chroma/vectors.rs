@@ -8,10 +8,10 @@ use super::catalog::{floats, persisted};
 use super::database::prepare;
 use super::digest::Hasher;
 use super::error::{During, Error};
-use super::hnsw::Hnsw;
+use super::hnsw::{self, Hnsw};
 use super::pickle::{self, Pair, Summary};
 use super::text::Text;
-use super::{Collection, Source, Space};
+use super::{Collection, IndexShape, Source, Space};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
 
@@ -69,6 +69,11 @@ impl Vectors {
         Ok(vectors)
     }
 
+    /// How the graph over them is built.
+    pub(super) fn shape(&self) -> IndexShape {
+        self.collection.shape
+    }
+
     /// Vectors there are, whether or not a record goes with them.
     pub(super) fn count(&self, source: &Source) -> Result<i64, Error> {
         let sql = "SELECT (SELECT count(*) FROM label WHERE id NOT IN (SELECT id FROM queued))
@@ -90,57 +95,66 @@ impl Vectors {
 
     /// The vector of a record; `None` where there is none, or it cannot be read.
     pub(super) fn get(&self, source: &Source, id: &Text) -> Result<Option<Vector>, Error> {
-        let vector = || {
-            let mut queued = self.index.prepare_cached("SELECT seq_id FROM queued WHERE id = ?1")?;
-            match queued.query_row([id], |row| row.get::<_, Option<i64>>(0)).optional()? {
-                Some(Some(sequence)) => self.in_queue(source, sequence),
-                Some(None) => Ok(None),
-                None => self.in_segment_or_history(source, id),
-            }
-        };
-        vector().during(&source.database, "reading a vector")
+        let during = "reading a vector";
+        match self.write_of("queued", id).during(&source.database, during)? {
+            Some(Some(sequence)) => return self.in_queue(source, sequence).during(&source.database, during),
+            Some(None) => return Ok(None),
+            None => {}
+        }
+        if let Some(stored) = self.in_segment(source, id)? {
+            return Ok(Some(stored));
+        }
+        // The queue may still hold the write that once put the vector there.
+        match self.write_of("history", id).during(&source.database, during)?.flatten() {
+            Some(sequence) => self.in_queue(source, sequence).during(&source.database, during),
+            None => Ok(None),
+        }
+    }
+
+    /// The number of a write of a vector to a record, if there is a row; without a number it was a deletion.
+    fn write_of(&self, table: &str, id: &Text) -> rusqlite::Result<Option<Option<i64>>> {
+        let mut query = self.index.prepare_cached(&format!("SELECT seq_id FROM {table} WHERE id = ?1"))?;
+        query.query_row([id], |row| row.get(0)).optional()
     }
 
     fn in_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
         let mut query = source.connection.prepare_cached("SELECT vector FROM embeddings_queue WHERE seq_id = ?1")?;
         let original = query.query_row([sequence], |row| Ok(floats(row.get_ref(0)?)))?;
-        Ok(original.map(|original| match self.collection.space {
+        Ok(original.map(|original| match self.collection.shape.space {
             Space::Cosine => {
                 let (stored, length) = normalise(&original);
                 Vector { stored, length, original: Some(original) }
             }
-            Space::Plain => Vector { stored: original.clone(), length: 1.0, original: Some(original) },
+            Space::L2 | Space::InnerProduct => {
+                Vector { stored: original.clone(), length: 1.0, original: Some(original) }
+            }
         }))
     }
 
-    /// From the files. Where these are not sound, the queue may still hold the write that once put the vector there: it
-    /// stands in for what cannot be read, and gives back the client's own bits for what can.
-    fn in_segment_or_history(&self, source: &Source, id: &Text) -> rusqlite::Result<Option<Vector>> {
-        let stored = self.in_segment(id)?;
-        let mut query = self.index.prepare_cached("SELECT seq_id FROM history WHERE id = ?1")?;
-        let Some(sequence) = query.query_row([id], |row| row.get(0)).optional()? else { return Ok(stored) };
-        let written = self.in_queue(source, sequence)?;
-        Ok(match (stored, written) {
-            (Some(stored), Some(written)) if stored.is_same(&written) => Some(written),
-            (stored, written) => stored.or(written),
-        })
-    }
-
-    fn in_segment(&self, id: &Text) -> rusqlite::Result<Option<Vector>> {
-        let sql = "SELECT slot FROM label JOIN element USING (label) WHERE id = ?1";
-        let slot = self.index.prepare_cached(sql)?.query_row([id], |row| row.get::<_, i64>(0)).optional()?;
-        let Some((stored, length)) = slot.zip(self.hnsw.as_ref()).and_then(|(slot, hnsw)| hnsw.vector(slot as u64))
-        else {
+    fn in_segment(&self, source: &Source, id: &Text) -> Result<Option<Vector>, Error> {
+        let slot = || {
+            let sql = "SELECT slot FROM label JOIN element USING (label) WHERE id = ?1";
+            self.index.prepare_cached(sql)?.query_row([id], |row| row.get::<_, i64>(0)).optional()
+        };
+        let Some((slot, hnsw)) = slot().during(&source.database, "reading a vector")?.zip(self.hnsw.as_ref()) else {
             return Ok(None);
         };
-        let length = if self.collection.space == Space::Cosine { length } else { 1.0 };
-        Ok(Some(Vector { stored, length, original: None }))
+        let vector = hnsw.vector(slot as u64).map_err(|error| self.broken(source, error))?;
+        Ok(vector.map(|(stored, length)| match self.collection.shape.space {
+            Space::Cosine => Vector { stored, length, original: None },
+            Space::L2 | Space::InnerProduct => Vector { stored, length: 1.0, original: None },
+        }))
+    }
+
+    fn broken(&self, source: &Source, error: hnsw::Error) -> Error {
+        Error::Hnsw { path: self.collection.segment_directory(source).unwrap_or_default(), source: error }
     }
 
     /// Reads the HNSW files and their pickle. What is wrong with them is noted, and what can be read is used.
     fn read_segment(&mut self, source: &Source, directory: &Path) -> Result<Option<Summary>, Error> {
         let hnsw = match Hnsw::open(directory) {
             Ok(hnsw) => hnsw,
+            Err(error) if !error.is_damage() => return Err(self.broken(source, error)),
             Err(error) => {
                 // A directory that was never written to holds nothing to be missed.
                 if persisted(&self.collection, None) > 0 || directory.join(PICKLE).exists() {
@@ -150,8 +164,10 @@ impl Vectors {
             }
         };
         self.read_elements(source, &hnsw)?;
-        if let Err(error) = hnsw.inspect(directory) {
-            self.unsound = Some(error.to_string());
+        match hnsw.inspect(directory) {
+            Ok(()) => {}
+            Err(error) if error.is_damage() => self.unsound = Some(error.to_string()),
+            Err(error) => return Err(self.broken(source, error)),
         }
         if self.collection.dimension.is_some_and(|dimension| dimension as u64 != hnsw.dimension()) {
             self.unsound = Some(format!("its vectors have {} dimensions", hnsw.dimension()));
@@ -170,7 +186,6 @@ impl Vectors {
     fn read_elements(&self, source: &Source, hnsw: &Hnsw) -> Result<(), Error> {
         let insert = self.index.prepare("INSERT OR IGNORE INTO element VALUES (?1, ?2)");
         let mut insert = insert.during(&source.database, "indexing vectors")?;
-        let directory = self.collection.segment_directory(source).unwrap_or_default();
         hnsw.elements(&mut |elements| {
             for element in elements.iter().filter(|element| !element.is_deleted) {
                 let inserted = insert.execute(params![element.label as i64, element.slot as i64]);
@@ -178,7 +193,7 @@ impl Vectors {
             }
             Ok(())
         })
-        .map_err(|source| Error::Hnsw { path: directory, source })?
+        .map_err(|error| self.broken(source, error))?
     }
 
     fn read_pickle(&mut self, source: &Source, path: &Path) -> Result<Option<Summary>, Error> {
@@ -198,6 +213,9 @@ impl Vectors {
         });
         let summary = match summary {
             Ok(summary) => summary,
+            Err(error) if !error.is_damage() => {
+                return Err(Error::Pickle { path: path.to_owned(), source: error });
+            }
             Err(error) => {
                 self.unsound = Some(format!("{PICKLE}: {error}"));
                 return Ok(None);
@@ -295,24 +313,24 @@ impl Vector {
         }
     }
 
-    /// Whether both are stored by the same bits.
-    fn is_same(&self, other: &Vector) -> bool {
-        let bits = |vector: &Vector| vector.stored.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        self.length.to_bits() == other.length.to_bits() && bits(self) == bits(other)
-    }
-
     /// Bytes of the vector.
     pub(super) fn bytes(&self) -> u64 {
         4 * self.stored.len() as u64
     }
 
-    pub(super) fn hash_stored(&self, hasher: &mut Hasher) {
+    pub(super) fn hash(&self, hasher: &mut Hasher) {
         hasher.floats(b'v', &self.stored);
         hasher.floats(b'l', &[self.length]);
     }
 
-    pub(super) fn hash_handed_in(&self, hasher: &mut Hasher) {
-        hasher.floats(b'q', &self.handed_in());
+    /// As the index stores it.
+    pub(super) fn stored(&self) -> &[f32] {
+        &self.stored
+    }
+
+    /// What it has to be multiplied with.
+    pub(super) fn length(&self) -> f32 {
+        self.length
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::blueprint::{Blueprint, Route};
 use super::error::{During, Error};
-use super::{Digest, Form, Limits, Loss, Source, Survey, Totals, survey};
+use super::{Digest, Limits, Loss, Source, Survey, Totals, survey};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -28,28 +28,14 @@ pub struct ExpectedCollection {
     pub vectors: u64,
     /// Writes that wait to be applied.
     pub pending: u64,
-    /// Digest, with vectors in the form that their route keeps bit for bit.
+    /// Digest of its records and pending writes.
     pub digest: Digest,
 }
 
-impl Route {
-    /// The form in which vectors on this route are compared.
-    pub fn form(&self) -> Form {
-        match self {
-            Route::Queue { .. } => Form::HandedIn,
-            Route::Segment | Route::Unpersisted => Form::Stored,
-        }
-    }
-}
-
-impl ExpectedCollection {
-    /// What a collection with these totals has to hold after it went by `route`.
-    pub fn new(totals: &Totals, route: &Route) -> ExpectedCollection {
-        let digest = match route.form() {
-            Form::Stored => totals.stored,
-            Form::HandedIn => totals.handed_in,
-        };
-        ExpectedCollection { records: totals.records, vectors: totals.vectors, pending: totals.pending, digest }
+impl From<Totals> for ExpectedCollection {
+    fn from(totals: Totals) -> ExpectedCollection {
+        let Totals { records, vectors, pending, digest, .. } = totals;
+        ExpectedCollection { records, vectors, pending, digest }
     }
 }
 
@@ -70,6 +56,11 @@ pub(super) fn verify(
     if let Some(loss) = found.losses.iter().find(|loss| !matches!(loss, Loss::Vector { .. })) {
         return Err(Error::NotEqual(loss.to_string()));
     }
+    if let Some((collection, why)) =
+        found.collections.iter().find_map(|one| Some((&one.collection, one.unsound.as_ref()?)))
+    {
+        return Err(Error::NotEqual(format!("the index of “{}” is not sound: {why}", collection.name)));
+    }
     check_documents(&source)?;
     if found.sequence_max > found.queue_max {
         return Err(Error::NotEqual("chromadb would drop the next write to it (rule R2)".into()));
@@ -88,13 +79,13 @@ fn check_contents(found: &Survey, blueprint: &Blueprint, expected: &Expected) ->
     }
     let pairs = blueprint.collections.iter().zip(&expected.collections);
     for ((new, expected), found) in pairs.zip(&found.collections) {
-        let held = ExpectedCollection::new(&found.totals, &new.route);
+        let held = ExpectedCollection::from(found.totals);
         if held != *expected || found.collection.id != new.id.new {
             let what = format!("collection “{}” holds {held:?} instead of {expected:?}", new.name);
             return Err(Error::NotEqual(what));
         }
     }
-    let unowned = ExpectedCollection::new(&found.unowned, &Route::Unpersisted);
+    let unowned = ExpectedCollection::from(found.unowned);
     match unowned == expected.unowned {
         true => Ok(()),
         false => {
@@ -134,20 +125,24 @@ fn check_documents(source: &Source) -> Result<(), Error> {
 
 /// A copied segment is the old one byte for byte, graph and all.
 fn check_segment(old: &Path, new: &Path) -> Result<(), Error> {
-    let compare = || -> io::Result<bool> {
-        for entry in fs::read_dir(old)? {
-            let name = entry?.file_name();
-            if !is_equal(&old.join(&name), &new.join(&name))? {
-                return Ok(false);
-            }
-        }
-        Ok(fs::read_dir(old)?.count() == fs::read_dir(new)?.count())
-    };
-    match compare() {
+    match is_same_tree(old, new) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Error::NotEqual(format!("segment {} is not a copy of {}", new.display(), old.display()))),
-        Err(error) => Err(Error::NotEqual(format!("segment {} cannot be read: {error}", new.display()))),
+        Err(error) => Err(Error::NotEqual(format!("segment {} cannot be compared: {error}", old.display()))),
     }
+}
+
+fn is_same_tree(old: &Path, new: &Path) -> io::Result<bool> {
+    if !fs::symlink_metadata(old)?.is_dir() {
+        return is_equal(old, new);
+    }
+    for entry in fs::read_dir(old)? {
+        let name = entry?.file_name();
+        if !is_same_tree(&old.join(&name), &new.join(&name))? {
+            return Ok(false);
+        }
+    }
+    Ok(fs::read_dir(old)?.count() == fs::read_dir(new)?.count())
 }
 
 fn is_equal(old: &Path, new: &Path) -> io::Result<bool> {

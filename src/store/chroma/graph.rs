@@ -1,0 +1,314 @@
+//! Builds an HNSW graph from vectors, on all cores, and the same one on any number of them.
+//!
+//! The graph is hnswlib's: levels drawn from a geometric distribution, `M` links a level and twice as many on the ground, links
+//! chosen by its heuristic (Malkov and Yashunin, algorithm 4). What differs is the order of the work. Elements are
+//! inserted in batches, each a small part of what is there already: the batch searches the graph as it stood, in parallel, and
+//! only then the links are set, in the order of the elements. No lock is needed, and no thread can change the outcome.
+//!
+//! # Limits
+//! The vectors are in memory, and about `8·M + 8` bytes for each element beside them.
+
+use super::catalog::IndexShape;
+use super::kernel::distance;
+use std::num::NonZero;
+use std::ops::Range;
+
+/// A batch is one part in this many of what has been inserted before it.
+const BATCH_PARTS: usize = 64;
+/// No batch is larger.
+const BATCH_MAX: usize = 4096;
+
+/// A graph over vectors, which it numbers in the order they came in.
+pub(super) struct Graph<'v> {
+    vectors: &'v [f32],
+    dimension: usize,
+    shape: IndexShape,
+    /// Level of each element.
+    levels: Vec<u8>,
+    /// For each element a count and up to `2·M` links.
+    ground: Vec<u32>,
+    /// For each element and level above the ground a count and up to `M` links.
+    upper: Vec<Vec<u32>>,
+    entry: u32,
+}
+
+/// What an insertion found: for each level, from the top, the links of the new element.
+type Links = Vec<(u8, Vec<u32>)>;
+
+/// A link back from an element to a new one.
+type BackLink = (u8, u32, u32);
+
+impl<'v> Graph<'v> {
+    /// Builds the graph over vectors that lie one behind the other.
+    pub(super) fn build(vectors: &'v [f32], dimension: usize, shape: IndexShape) -> Graph<'v> {
+        let count = vectors.len() / dimension;
+        let levels: Vec<u8> = (0..count as u64).map(|element| level(element, shape.links)).collect();
+        let upper = levels.iter().map(|level| vec![0; usize::from(*level) * (shape.links + 1)]).collect();
+        let ground = vec![0; count * (2 * shape.links + 1)];
+        let mut graph = Graph { vectors, dimension, shape, levels, ground, upper, entry: 0 };
+        let mut done = count.min(1);
+        while done < count {
+            let batch = done..count.min(done + (done / BATCH_PARTS).clamp(1, BATCH_MAX));
+            done = batch.end;
+            graph.insert(batch);
+        }
+        graph
+    }
+
+    /// Elements in the graph.
+    pub(super) fn count(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Level of an element.
+    pub(super) fn level(&self, element: u32) -> u8 {
+        self.levels[element as usize]
+    }
+
+    /// The element every search starts from; it lies on the highest level.
+    pub(super) fn entry(&self) -> u32 {
+        self.entry
+    }
+
+    /// Vector of an element.
+    pub(super) fn vector(&self, element: u32) -> &'v [f32] {
+        &self.vectors[element as usize * self.dimension..][..self.dimension]
+    }
+
+    /// Links of an element on one of its levels.
+    pub(super) fn links(&self, element: u32, level: u8) -> &[u32] {
+        let (list, at) = match level {
+            0 => (&self.ground, element as usize * (2 * self.shape.links + 1)),
+            _ => (&self.upper[element as usize], (usize::from(level) - 1) * (self.shape.links + 1)),
+        };
+        &list[at + 1..][..list[at] as usize]
+    }
+
+    fn set_links(&mut self, element: u32, level: u8, links: &[u32]) {
+        let (list, at) = match level {
+            0 => (&mut self.ground, element as usize * (2 * self.shape.links + 1)),
+            _ => (&mut self.upper[element as usize], (usize::from(level) - 1) * (self.shape.links + 1)),
+        };
+        list[at] = links.len() as u32;
+        list[at + 1..][..links.len()].copy_from_slice(links);
+    }
+
+    fn links_max(&self, level: u8) -> usize {
+        if level == 0 { 2 * self.shape.links } else { self.shape.links }
+    }
+
+    fn distance(&self, from: &[f32], to: u32) -> f32 {
+        distance(self.shape.space, from, self.vector(to))
+    }
+
+    /// Inserts a batch of elements into the graph as it stands.
+    fn insert(&mut self, batch: Range<usize>) {
+        let elements: Vec<u32> = batch.map(|element| element as u32).collect();
+        let found = parallel(&elements, |search, element| self.find_links(search, *element));
+        let mut back: Vec<BackLink> = Vec::new();
+        for (element, links) in elements.iter().zip(found) {
+            for (level, links) in links {
+                self.set_links(*element, level, &links);
+                back.extend(links.iter().map(|target| (level, *target, *element)));
+            }
+        }
+        back.sort_unstable();
+        let groups: Vec<&[BackLink]> = back.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
+        let lists = parallel(&groups, |_, group| self.link_back(group));
+        for (group, links) in groups.iter().zip(lists) {
+            self.set_links(group[0].1, group[0].0, &links);
+        }
+        for element in elements {
+            if self.level(element) > self.level(self.entry) {
+                self.entry = element;
+            }
+        }
+    }
+
+    /// The links a new element gets on each of its levels.
+    fn find_links(&self, search: &mut Search, element: u32) -> Links {
+        let query = self.vector(element);
+        let (top, own) = (self.level(self.entry), self.level(element));
+        let mut entry = self.descend(query, own.min(top));
+        let mut links = Vec::new();
+        for level in (0..=own.min(top)).rev() {
+            let near = search.run(self, query, entry, level);
+            entry = near[0].element;
+            links.push((level, self.choose(near, self.shape.links)));
+        }
+        links
+    }
+
+    /// Walks from the entry down to `level`, always to the nearest neighbour.
+    fn descend(&self, query: &[f32], level: u8) -> u32 {
+        let mut nearest = self.entry;
+        let mut nearest_distance = self.distance(query, nearest);
+        for level in (level + 1..=self.level(self.entry)).rev() {
+            loop {
+                let from = nearest;
+                for link in self.links(from, level) {
+                    let distance = self.distance(query, *link);
+                    if distance < nearest_distance {
+                        (nearest, nearest_distance) = (*link, distance);
+                    }
+                }
+                if nearest == from {
+                    break;
+                }
+            }
+        }
+        nearest
+    }
+
+    /// hnswlib's heuristic: of candidates in the order of distance, those that are nearer to the element than to any chosen
+    /// before them.
+    fn choose(&self, candidates: &[Candidate], links_max: usize) -> Vec<u32> {
+        if candidates.len() < links_max {
+            return candidates.iter().map(|candidate| candidate.element).collect();
+        }
+        let mut chosen: Vec<u32> = Vec::with_capacity(links_max);
+        for candidate in candidates {
+            if chosen.len() == links_max {
+                break;
+            }
+            let vector = self.vector(candidate.element);
+            if chosen.iter().all(|other| self.distance(vector, *other) >= candidate.distance) {
+                chosen.push(candidate.element);
+            }
+        }
+        chosen
+    }
+
+    /// The links of an element after others have linked to it.
+    fn link_back(&self, group: &[BackLink]) -> Vec<u32> {
+        let (level, element, _) = group[0];
+        let all = self.links(element, level).iter().copied().chain(group.iter().map(|(.., from)| *from));
+        let links_max = self.links_max(level);
+        if self.links(element, level).len() + group.len() <= links_max {
+            return all.collect();
+        }
+        let vector = self.vector(element);
+        let candidate =
+            |element| Candidate { distance: self.distance(vector, element), element, is_expanded: Expanded::No };
+        let mut candidates: Vec<Candidate> = all.map(candidate).collect();
+        candidates.sort_unstable_by(|a, b| a.order(b));
+        self.choose(&candidates, links_max)
+    }
+}
+
+/// Something a search has come by.
+#[derive(Clone, Copy)]
+struct Candidate {
+    distance: f32,
+    element: u32,
+    is_expanded: Expanded,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expanded {
+    Yes,
+    No,
+}
+
+impl Candidate {
+    /// By distance, and where that is equal by number: no tie is left to chance.
+    fn order(&self, other: &Candidate) -> std::cmp::Ordering {
+        self.distance.total_cmp(&other.distance).then(self.element.cmp(&other.element))
+    }
+}
+
+/// What a thread needs to search: kept from one search to the next.
+#[derive(Default)]
+struct Search {
+    /// The number of the last search that saw an element.
+    seen: Vec<u32>,
+    number: u32,
+    near: Vec<Candidate>,
+}
+
+impl Search {
+    /// The nearest elements on a level that are found from `entry`, nearest first, `candidates` at most.
+    fn run(&mut self, graph: &Graph, query: &[f32], entry: u32, level: u8) -> &[Candidate] {
+        self.begin(graph.count());
+        self.see(entry);
+        let width = graph.shape.candidates;
+        let first = Candidate { distance: graph.distance(query, entry), element: entry, is_expanded: Expanded::No };
+        self.near.push(first);
+        let mut at = 0;
+        while let Some(candidate) = self.near.get_mut(at) {
+            if std::mem::replace(&mut candidate.is_expanded, Expanded::Yes) == Expanded::Yes {
+                at += 1;
+                continue;
+            }
+            let mut nearest_change = at + 1;
+            for link in graph.links(candidate.element, level) {
+                if self.see(*link) {
+                    continue;
+                }
+                let found =
+                    Candidate { distance: graph.distance(query, *link), element: *link, is_expanded: Expanded::No };
+                if let Some(place) = self.take(found, width) {
+                    nearest_change = nearest_change.min(place);
+                }
+            }
+            at = nearest_change;
+        }
+        &self.near
+    }
+
+    fn begin(&mut self, count: usize) {
+        self.near.clear();
+        self.number = self.number.wrapping_add(1);
+        if self.seen.len() != count || self.number == 0 {
+            self.seen = vec![0; count];
+            self.number = 1;
+        }
+    }
+
+    /// Marks an element as seen; whether it had been.
+    fn see(&mut self, element: u32) -> bool {
+        std::mem::replace(&mut self.seen[element as usize], self.number) == self.number
+    }
+
+    /// Takes a candidate in if it is near enough; where it went.
+    fn take(&mut self, found: Candidate, width: usize) -> Option<usize> {
+        if self.near.len() == width {
+            if self.near[width - 1].order(&found).is_le() {
+                return None;
+            }
+            self.near.pop();
+        }
+        let place = self.near.partition_point(|other| other.order(&found).is_lt());
+        self.near.insert(place, found);
+        Some(place)
+    }
+}
+
+/// Level of an element: geometric with mean `1 / ln(M)`, drawn by SplitMix64 from the element's number alone.
+fn level(element: u64, links: usize) -> u8 {
+    let mut bits = element.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^= bits >> 31;
+    let uniform = ((bits >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+    (-uniform.ln() / (links as f64).ln()).min(32.0) as u8
+}
+
+/// Maps items on all cores; results come in the order of the items.
+fn parallel<T: Sync, R: Send>(items: &[T], act: impl Fn(&mut Search, &T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = items.len().div_ceil(threads).max(1);
+    if items.len() < 16 {
+        return map(items, &act);
+    }
+    let parts = std::thread::scope(|scope| {
+        let running: Vec<_> = items.chunks(share).map(|part| scope.spawn(|| map(part, &act))).collect();
+        running.into_iter().map(|thread| thread.join().expect("no search panics")).collect::<Vec<_>>()
+    });
+    parts.into_iter().flatten().collect()
+}
+
+fn map<T, R>(items: &[T], act: &impl Fn(&mut Search, &T) -> R) -> Vec<R> {
+    let mut search = Search::default();
+    items.iter().map(|item| act(&mut search, item)).collect()
+}
