@@ -1,7 +1,8 @@
-//! Times a rebuild beside `cp -a` + `sync` of the same palace, and beside filling the full-text index alone, in one run.
+//! Times a rebuild beside `cp -a` + `sync` of the same palace, and beside filling the full-text index alone, in one
+//! run.
 //!
-//! `cargo bench --bench rebuild -- PALACE` works on a copy next to the palace and removes it. benches/README.md says how
-//! to make a palace and how to read the numbers.
+//! `cargo bench --bench rebuild -- PALACE` works on a copy next to the palace and removes it. benches/README.md says
+//! how to make a palace and how to read the numbers.
 
 use palacekeeper::keeper::Keeper;
 use palacekeeper::store::chroma::{DATABASE, Limits};

@@ -54,10 +54,13 @@ fn expected<'e>(explorer: &'e Explorer<Furnish>, disk: &MemoryDisk) -> &'e Image
     }
 }
 
-/// Everything but the journal, which notes that it goes back before it looks.
+/// Everything but what is the engine's own: the journal, which notes that it goes back before it looks, and the room
+/// that is kept free for that note.
 fn untouched(disk: &MemoryDisk) -> Image {
     let mut image = disk.image("/");
-    image.remove(&Path::new(FOLDER).join("journal"));
+    for name in ["journal", "reserve"] {
+        image.remove(&Path::new(FOLDER).join(name));
+    }
     image
 }
 

@@ -8,8 +8,8 @@ mod support;
 
 use std::sync::Mutex;
 use support::palace::{
-    Arena, Call, Ending, Ground, Injection, Landed, Point, REBUILD, Random, Strace, Sweep, calls_of, is_wanted, kill,
-    sample, say,
+    Arena, Call, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, Random, Strace, Sweep, calls_of,
+    is_wanted, kill, sample, say,
 };
 
 /// What a disk, or whoever owns it, answers.
@@ -41,7 +41,7 @@ fn sweep_errors(
     if !Strace::is_here(what) {
         return;
     }
-    let ground = Ground::new(Arena::new("1.5.9"));
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
     let calls = census(&ground);
     let mut random = Random::seeded();
     let jobs =
@@ -101,7 +101,7 @@ fn failed_sync_is_tried_again() {
     if !Strace::is_here("failed syncs") {
         return;
     }
-    let ground = Ground::new(Arena::new("1.5.9"));
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
     let calls = census(&ground);
     let is_sync = |call: &&Call| ["fsync", "fdatasync", "sync_file_range"].contains(&call.point.call.as_str());
     let syncs: Vec<_> = calls.iter().filter(is_sync).map(|call| call.point.clone()).collect();
@@ -126,7 +126,7 @@ fn kill_while_a_failed_operation_goes_back_changes_how_it_ends() {
     if !Strace::is_here("kills while a failed operation goes back") {
         return;
     }
-    let ground = Ground::new(Arena::new("1.5.9"));
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
     let calls = census(&ground);
     let sweep = Sweep::new("faults", "kill_while_a_failed_operation_goes_back");
     let random = Mutex::new(Random::seeded());
@@ -196,7 +196,7 @@ fn failed_recovery_changes_how_it_ends() {
     if !Strace::is_here("failed recoveries") {
         return;
     }
-    let ground = Ground::new(Arena::new("1.5.9"));
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
     let calls = census(&ground);
     let sweep = Sweep::new("faults", "failed_recovery");
     let moments = [

@@ -23,6 +23,18 @@ fn rebuild_loses_or_changes_a_row_a_vector_or_a_sidecar() {
     }
 }
 
+/// Writes that chromadb has acknowledged and not applied yet wait in the queue, in their order; and a larger palace.
+#[test]
+fn waiting_write_is_lost_or_applied_twice() {
+    for fixture in ["chroma-1.5.9-killed", "chroma-1.5.9-survive"] {
+        let arena = Arena::unpack(fixture);
+        let (before, content) = (Before::of(&arena), Content::of(&arena.palace()));
+        arena.run(&REBUILD).expect(0);
+        content.assert_equals(&Content::of(&arena.palace()), fixture);
+        before.assert_kept(&arena, fixture);
+    }
+}
+
 #[test]
 fn rebuild_of_a_rebuilt_palace_differs() {
     for version in VERSIONS {

@@ -219,6 +219,20 @@ fn two_writers_work_on_one_palace() {
     arena.run(&REBUILD).expect(0);
 }
 
+/// Whoever comes second is told so, or comes after the first has ended.
+#[test]
+fn rebuilds_at_the_same_time_undo_each_other() {
+    let arena = Arena::new("1.5.9");
+    let content = Content::of(&arena.palace());
+    let rebuilds: Vec<_> = (0..4).map(|_| spawn(&mut arena.command(&REBUILD))).collect();
+    let runs: Vec<_> = rebuilds.into_iter().map(|one| Run::from(one.wait_with_output().expect("it ends"))).collect();
+    assert!(runs.iter().all(|run| matches!(run.code, Some(0 | 6))), "{runs:#?}");
+    let done = runs.iter().filter(|run| run.code == Some(0)).count();
+    assert!(done > 0, "all four were refused: {runs:#?}");
+    arena.run(&["status"]).expect(0).says(&format!("{done} operations"));
+    content.assert_equals(&Content::of(&arena.palace()), "after four rebuilds at the same time");
+}
+
 /// MemPalace's own lock of this palace, at the place its source computes (CHROMA.md §6.2).
 #[test]
 fn palace_is_replaced_under_a_writing_mempalace() {

@@ -6,7 +6,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::palace::{
-    Arena, Ending, Ground, Injection, Landed, REBUILD, RESUME, Random, Run, Strace, Sweep, calls_of, sample, spawn,
+    Arena, Ending, Ground, Indexes, Injection, Landed, REBUILD, RESUME, Random, Run, Strace, Sweep, calls_of, sample,
+    spawn,
 };
 
 /// A person presses Control-C, or the machine shuts down, in the middle of many steps.
@@ -15,7 +16,7 @@ fn signal_leaves_an_operation_that_cannot_be_ended() {
     for signal in ["INT", "TERM"] {
         for (verb, outcome) in [(&["recover"][..], "rolled back"), (&RESUME, "completed")] {
             let arena = Arena::unpack("chroma-1.5.9-survive");
-            let ground = Ground::new(arena);
+            let ground = Ground::new(arena, Indexes::Copied);
             let arena = ground.fork();
             let run = signal_half_way(&arena, signal);
             assert_eq!(run.code, Some(130), "SIG{signal}: {run:#?}");
@@ -59,7 +60,7 @@ fn signal_at_a_system_call_leaves_neither_the_old_palace_nor_the_new() {
     if !Strace::is_here("signals at system calls") {
         return;
     }
-    let ground = Ground::new(Arena::new("1.5.9"));
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
     let (run, calls) = calls_of(&ground.fork(), &REBUILD);
     run.expect(0);
     let first = calls.iter().position(|call| call.line.contains(".unborn")).expect("the operation begins");

@@ -53,6 +53,7 @@ impl Scene for Swap {
         };
         let aside = |name: &str| Spot::operation("aside").join(name);
         let set_aside = |name: &str| tree::Step::RenameAside {
+            need: tree::Need::Must,
             source: Spot::palace(name),
             target: aside(name),
             expects: expects(name),

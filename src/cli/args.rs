@@ -70,7 +70,8 @@ pub(super) struct RebuildArgs {
     #[arg(long)]
     pub(super) accept_loss: bool,
     /// Bytes of rows and vectors in one step; a kill costs at most one step when resumed
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().batch_bytes, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(default_value_t = Limits::default().batch_bytes)]
     pub(super) batch_bytes: u64,
 }
 

@@ -34,7 +34,8 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Every collection with an index keeps two files open while a palace is read, and the usual limit allows for 500 of them.
+/// Every collection with an index keeps two files open while a palace is read, and the usual limit allows for 500 of
+/// them.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

@@ -147,8 +147,8 @@ impl<'d, S: Step> Operation<'d, S> {
     /// Picks up an operation where its journal left it. A torn tail is cut off; unless the operation is committed, it
     /// can then only go back.
     ///
-    /// What a killed process left behind is visible and perhaps not durable: neither its last record nor its last rename
-    /// may be built upon before it is. So everything is synced before anything is read.
+    /// What a killed process left behind is visible and perhaps not durable: neither its last record nor its last
+    /// rename may be built upon before it is. So everything is synced before anything is read.
     pub fn open(disk: &'d dyn Disk, folder: &Path) -> Result<(Self, Entry<S>), Error> {
         let path = folder.join(JOURNAL);
         disk.sync_all(folder)?;
@@ -194,9 +194,9 @@ impl<'d, S: Step> Operation<'d, S> {
     }
 
     fn give_up(&mut self, why: &str) -> Result<(), Error> {
-        self.free_reserve()?;
         if self.ledger.aborted().is_none() {
             self.note(Record::Abort(why.to_owned()))?;
+            self.free_reserve()?;
             self.flush()?;
         }
         Ok(())
@@ -308,7 +308,8 @@ impl<'d, S: Step> Operation<'d, S> {
 
     /// Makes room for the records of going back: a full disk must not be able to keep us from emptying it.
     fn free_reserve(&self) -> Result<(), Error> {
-        Ok(remove_tree(self.disk, &self.journal.folder().join(RESERVE))?)
+        remove_tree(self.disk, &self.journal.folder().join(RESERVE))?;
+        Ok(self.disk.sync(self.journal.folder())?)
     }
 
     fn stop(&mut self) -> Result<Outcome, Error> {
@@ -334,8 +335,8 @@ impl<'d, S: Step> Operation<'d, S> {
 
 /// Name of a file that only takes room, until the operation ends or goes back.
 const RESERVE: &str = "reserve";
-/// Enough for the records of going back over thousands of steps.
-const RESERVE_BYTES: usize = 64 << 10;
+/// One block: enough for the records of going back over some hundred steps.
+const RESERVE_BYTES: usize = 4 << 10;
 /// Name of the journal in the folder of its operation.
 pub(super) const JOURNAL: &str = "journal";
 

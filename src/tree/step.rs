@@ -200,7 +200,8 @@ impl Step {
     }
 }
 
-/// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is made.
+/// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is
+/// made.
 fn observe_link(roots: &Roots, target: &Spot, expects: &Fingerprint) -> Result<Observed, Error> {
     Ok(match Fingerprint::of(roots.disk, &roots.path(target)?)? {
         None => Observed::Before,

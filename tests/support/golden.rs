@@ -7,10 +7,8 @@ use palacekeeper::disk::Disk;
 use palacekeeper::journal::frame::Header;
 use palacekeeper::journal::{Journal, Outcome, Plan, Record};
 use palacekeeper::ops::Step;
-use palacekeeper::store::chroma::{
-    self, Batch, Blueprint, Expected, NewCollection, QueueBatch, Refill, Renamed, Route,
-};
-use palacekeeper::tree::{self, Copy, Fingerprint, Spot};
+use palacekeeper::store::chroma::{self, Batch, Blueprint, Expected, NewCollection, QueueBatch, Renamed, Route};
+use palacekeeper::tree::{self, Copy, Fingerprint, Need, Spot};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::Path;
 
@@ -100,7 +98,7 @@ fn tree_steps() -> Vec<tree::Step> {
         tree::Step::Sync { target: Spot::operation("staging/chroma.sqlite3") },
         tree::Step::Place { source: Spot::operation("staging/segment"), target: Spot::palace("segment") },
         tree::Step::LinkAside { source: source.clone(), target: target.clone(), expects },
-        tree::Step::RenameAside { source: source.clone(), target: target.clone(), expects },
+        tree::Step::RenameAside { need: Need::May, source: source.clone(), target: target.clone(), expects },
         tree::Step::Replace {
             source: Spot::operation("staging/chroma.sqlite3"),
             target: source,
@@ -124,8 +122,8 @@ fn chroma_steps() -> Vec<chroma::Step> {
         metadata_sequence: Some(300),
         vector_sequence: None,
     };
-    let routes = [Route::Segment, Route::Unpersisted, Route::Queue { why: "header.bin".into() }];
-    let batch = Batch { first: 1, last: 100, records: 99, vectors: [(0, 98), (2, 1)].into(), bytes: 1 << 20 };
+    let routes = [Route::Segment, Route::Unpersisted, Route::Built { why: "header.bin".into() }];
+    let batch = Batch { first: 1, last: 100, records: 99, bytes: 1 << 20 };
     let expected: Expected = plain(
         r#"{"collections":[{"records":99,"vectors":98,"pending":1,"digest":[1,2,3,18446744073709551615]}],
             "unowned":{"records":0,"vectors":0,"pending":0,"digest":[0,0,0,0]},"bytes":4096}"#,
@@ -135,11 +133,11 @@ fn chroma_steps() -> Vec<chroma::Step> {
             format: "1.5.9".into(),
             collections: routes.into_iter().map(collection).collect(),
         }),
-        chroma::Step::UpsertBatch { batch, refills: vec![Refill { collection: 2, first: 301, vectors: 1 }] },
+        chroma::Step::UpsertBatch(batch),
         chroma::Step::QueueBatch(QueueBatch { first: 1, last: 300, rows: 299, bytes: 70_000 }),
-        chroma::Step::PendingWrites { collection: 0, applied: 250, first: 400, writes: 50 },
         chroma::Step::Sentinel { collection: 1, rowid: 12, sequence: 300 },
         chroma::Step::BuildIndexes { bytes: 1 << 33 },
+        chroma::Step::BuildIndex { collection: 2, vectors: 50, bytes: 76_800 },
         chroma::Step::Verify(expected),
     ]
 }
@@ -159,9 +157,9 @@ pub fn assert_every_step_is_golden(steps: &[Step]) {
         Step::Chroma(chroma::Step::CreateStore(_)) => 9,
         Step::Chroma(chroma::Step::UpsertBatch { .. }) => 10,
         Step::Chroma(chroma::Step::QueueBatch(_)) => 11,
-        Step::Chroma(chroma::Step::PendingWrites { .. }) => 12,
-        Step::Chroma(chroma::Step::Sentinel { .. }) => 13,
-        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 14,
+        Step::Chroma(chroma::Step::Sentinel { .. }) => 12,
+        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 13,
+        Step::Chroma(chroma::Step::BuildIndex { .. }) => 14,
         Step::Chroma(chroma::Step::Verify(_)) => 15,
     };
     let places: Vec<usize> = steps.iter().map(place).collect();

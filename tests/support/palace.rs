@@ -18,7 +18,7 @@ mod vectors;
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
 pub(crate) use expected::assert_as_expected;
-pub(crate) use ground::{Ground, REBUILD, RECOVER, RESUME, kill, try_to_kill};
+pub(crate) use ground::{Ground, Indexes, REBUILD, RECOVER, RESUME, kill, try_to_kill};
 pub(crate) use mount::Mount;
 pub(crate) use scene::{Scene, store_inodes};
 pub(crate) use strace::{Call, Injection, Landed, Point, Strace, calls_of};
@@ -127,11 +127,6 @@ impl Arena {
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         Run::of(&mut self.command(arguments))
-    }
-
-    /// Where a test left everything, for a person who looks into a failure.
-    pub(crate) fn leak(self) -> PathBuf {
-        self.root.keep()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Builds an HNSW graph from vectors, on all cores, and the same one on any number of them.
 //!
-//! The graph is hnswlib's: levels drawn from a geometric distribution, `M` links a level and twice as many on the ground, links
-//! chosen by its heuristic (Malkov and Yashunin, algorithm 4). What differs is the order of the work. Elements are
-//! inserted in batches, each a small part of what is there already: the batch searches the graph as it stood, in parallel, and
-//! only then the links are set, in the order of the elements. No lock is needed, and no thread can change the outcome.
+//! The graph is hnswlib's: levels drawn from a geometric distribution, `M` links a level and twice as many on the
+//! ground, links chosen by its heuristic (Malkov and Yashunin, algorithm 4). What differs is the order of the work.
+//! Elements are inserted in batches, each a small part of what is there already: the batch searches the graph as it
+//! stood, in parallel, and only then the links are set, in the order of the elements. No lock is needed, and no
+//! thread can change the outcome.
 //!
 //! # Limits
 //! The vectors are in memory, and about `8·M + 8` bytes for each element beside them.
@@ -160,8 +161,8 @@ impl<'v> Graph<'v> {
         nearest
     }
 
-    /// hnswlib's heuristic: of candidates in the order of distance, those that are nearer to the element than to any chosen
-    /// before them.
+    /// hnswlib's heuristic: of candidates in the order of distance, those that are nearer to the element than to any
+    /// chosen before them.
     fn choose(&self, candidates: &[Candidate], links_max: usize) -> Vec<u32> {
         if candidates.len() < links_max {
             return candidates.iter().map(|candidate| candidate.element).collect();

@@ -264,7 +264,9 @@ impl State {
                 Pending::Names(effects) => effects.iter().for_each(|((directory, name), node)| {
                     (0, number(*directory), name, node.map(&mut number)).hash(&mut hasher);
                 }),
-                Pending::Bytes { node, at, bytes, .. } => (1, number(*node), at, bytes).hash(&mut hasher),
+                Pending::Bytes { node, at, bytes, .. } => {
+                    (1, number(*node), at, blake3::hash(bytes).as_bytes()).hash(&mut hasher);
+                }
                 Pending::Length { node, length, .. } => (2, number(*node), length).hash(&mut hasher),
                 Pending::Mode { node, mode } => (3, number(*node), mode).hash(&mut hasher),
             }
@@ -278,7 +280,8 @@ impl State {
             let entries = self.names[side].range((directory, OsString::new())..(directory + 1, OsString::new()));
             for ((_, name), node) in entries {
                 let Inode { is_directory, bytes, mode, modified_ns } = &self.nodes[node][side];
-                (name, number(*node, era, known), is_directory, bytes, mode).hash(hasher);
+                let contents = *blake3::hash(bytes).as_bytes();
+                (name, number(*node, era, known), is_directory, contents, mode).hash(hasher);
                 (*modified_ns <= era as i64).then_some(modified_ns).hash(hasher);
                 todo.extend(is_directory.then_some(*node));
             }

@@ -145,16 +145,11 @@ impl Record {
             == (&other.id, &other.document, &other.metadata, bits(other))
     }
 
-    /// Whether this record came over, its vector through the queue: `get()` returns it bit for bit as before where
-    /// the queue still had what a client handed in; else it was put there bit for bit as `get()` had returned it.
-    pub(crate) fn is_refilled_in(&self, new: &Record) -> bool {
-        let plain = (&self.id, &self.document, &self.metadata) == (&new.id, &new.document, &new.metadata);
-        plain && (self.gets() == new.gets() || self.handed_in() == new.handed_in())
-    }
-
-    /// Bits of what `get()` returns.
-    pub(crate) fn gets(&self) -> Option<Vec<u32>> {
-        self.vector.as_ref().map(|vector| bits(&vector.get))
+    /// Whether this record came over with `get()` returning its vector bit for bit as before, wherever that is kept
+    /// now.
+    pub(crate) fn is_kept_in(&self, new: &Record) -> bool {
+        let bits = |record: &Record| record.vector.as_ref().map(|vector| bits(&vector.get));
+        (&self.id, &self.document, &self.metadata, bits(self)) == (&new.id, &new.document, &new.metadata, bits(new))
     }
 
     /// Bits of what would have to be handed in to get this record's vector.

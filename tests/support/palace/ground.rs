@@ -1,6 +1,6 @@
 //! The palace that faults are made on, and what must be true of it after each.
 
-use super::{Arena, Content, Ending, Injection, Point, SIBLINGS, Strace, Tree, segment_directories};
+use super::{Arena, Content, Ending, Injection, Point, Record, SIBLINGS, Strace, Tree, segment_directories};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -16,14 +16,24 @@ pub(crate) struct Ground {
     content: Content,
     sidecars: Tree,
     segments: BTreeSet<String>,
+    indexes: Indexes,
+}
+
+/// What becomes of the indexes of a palace in a rebuild.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Indexes {
+    /// They are sound, and copied byte for byte.
+    Copied,
+    /// Some are damaged, and built anew.
+    Built,
 }
 
 impl Ground {
-    pub(crate) fn new(arena: Arena) -> Ground {
+    pub(crate) fn new(arena: Arena, indexes: Indexes) -> Ground {
         let (tree, content) = (Tree::of(&arena.palace()), Content::of(&arena.palace()));
         let segments = segment_directories(&arena.palace());
         let sidecars = tree.sidecars(&segments);
-        Ground { arena, tree, content, sidecars, segments }
+        Ground { arena, tree, content, sidecars, segments, indexes }
     }
 
     /// A copy to work on.
@@ -43,7 +53,7 @@ impl Ground {
         }
         let is_torn = is_old && !SIBLINGS.iter().all(|name| stands(name));
         let place = if is_torn { arena.operation().join("backup") } else { arena.palace() };
-        self.content.assert_equals(&Content::of(&place), "the palace as the fault left it");
+        self.assert_holds(&place, "the palace as the fault left it");
     }
 
     /// Recovers, and insists on an end: exactly the old palace (I8) or exactly the new (I9), nothing that does not
@@ -63,6 +73,18 @@ impl Ground {
         ending
     }
 
+    /// Insists on the same content.
+    fn assert_holds(&self, palace: &Path, what: &str) {
+        let now = Content::of(palace);
+        if self.indexes == Indexes::Copied {
+            return self.content.assert_equals(&now, what);
+        }
+        // A new index holds all writes that were applied, and says so in `max_seq_id`.
+        let tables = self.content.table_differences(&now, &["max_seq_id"]);
+        let differences = [tables, self.content.record_differences_by(&now, Record::is_kept_in)].concat();
+        assert!(differences.is_empty(), "{what}: {}", differences.join("; "));
+    }
+
     fn ending(&self, arena: &Arena) -> Ending {
         let tree = Tree::of(&arena.palace());
         let keep = Tree::of(&arena.keep()).top();
@@ -74,7 +96,7 @@ impl Ground {
             return Ending::Old;
         }
         let segments = segment_directories(&arena.palace());
-        self.content.assert_equals(&Content::of(&arena.palace()), "the new palace");
+        self.assert_holds(&arena.palace(), "the new palace");
         self.sidecars.assert_equals(&tree.sidecars(&segments), "sidecars");
         let store = tree.store(&segments).top();
         assert!(store.iter().all(|name| name == "chroma.sqlite3" || segments.contains(name)), "the store: {store:?}");

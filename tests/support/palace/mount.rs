@@ -47,11 +47,6 @@ impl Mount {
         arena.confine(&mut command);
         Run::of(&mut command)
     }
-
-    /// Bytes that are free.
-    pub(crate) fn free(&self) -> u64 {
-        fs2::available_space(&self.path).expect("a file system")
-    }
 }
 
 impl Drop for Mount {
