@@ -9,6 +9,7 @@ use support::palace::{
 
 const REBUILD: [&str; 2] = ["rebuild", "--yes"];
 
+/// I10: what was proved equal before the commit is equal for an independent reader after it.
 #[test]
 fn rebuild_loses_or_changes_a_row_a_vector_or_a_sidecar() {
     for version in VERSIONS {

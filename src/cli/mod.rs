@@ -135,7 +135,7 @@ fn execute(keeper: &mut Keeper, proposal: Proposal, report: &Report) -> Result<E
 /// Asks once, on stderr. Where nobody can answer, nobody has consented.
 fn consents(report: &Report, proposal: &Proposal) -> Result<bool, Error> {
     if !io::stdin().is_terminal() {
-        report.note("Nobody is here to ask: say --yes to go ahead. Nothing was touched.");
+        report.refusal("nobody is here to ask: say --yes to go ahead. Nothing was touched", Exit::Usage);
         return Ok(false);
     }
     report.question(proposal);

@@ -48,11 +48,15 @@ impl Report {
     }
 
     pub(super) fn error(&self, error: &Error) {
+        self.refusal(&error.to_string(), super::Exit::of(error));
+    }
+
+    /// Something was not done, and why.
+    pub(super) fn refusal(&self, why: &str, exit: super::Exit) {
         if self.format == Format::Json {
-            let json = json!({ "error": error.to_string(), "exit": super::Exit::of(error) as u8 });
-            say(io::stdout(), json);
+            say(io::stdout(), json!({ "error": why, "exit": exit as u8 }));
         }
-        say(io::stderr(), format_args!("palacekeeper: {error}"));
+        say(io::stderr(), format_args!("palacekeeper: {why}"));
     }
 
     fn result(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {

@@ -5,7 +5,8 @@
 
 use super::{Error, Result};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// An exclusive lock; dropping it sets it free.
@@ -21,8 +22,7 @@ impl Lock {
     pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
         loop {
             let fail = |source| Error::new("lock", path, source);
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
+            let file = open(path).map_err(fail)?;
             match fs2::FileExt::try_lock_exclusive(&file) {
                 Ok(()) if same_file(&file, path) => return Ok(Some(Lock { file, path: path.to_owned() })),
                 Ok(()) => continue, // the file was exchanged between open and lock: what we hold guards nothing
@@ -50,6 +50,18 @@ impl Lock {
             let _ = file.take(512).read_to_end(&mut text);
         }
         String::from_utf8_lossy(&text).trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned()
+    }
+}
+
+/// Never through a link, and never anything but a regular file: the holder is going to be written into it.
+fn open(path: &Path) -> io::Result<File> {
+    let no_follow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(no_follow.bits() as i32);
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
     }
 }
 

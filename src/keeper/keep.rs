@@ -70,7 +70,7 @@ impl Keep {
         let [outer, inner] = Keep::places(palace);
         let Some(parent) = palace.parent() else { return Ok(inner) };
         let device = |path: &Path| Ok::<_, Error>(disk.stat(path)?.map(|stat| stat.device));
-        let is_beside = device(parent)? == device(palace)?;
+        let is_beside = device(parent)? == device(palace)? && mount(parent) == mount(palace);
         let is_writable = rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok();
         Ok(if is_beside && is_writable { outer } else { inner })
     }
@@ -110,7 +110,9 @@ impl Keep {
             let path = self.path.join(&name);
             let is_directory = disk.stat(&path)?.is_some_and(|stat| stat.kind == Kind::Directory);
             match number(&name) {
-                Some(number) if is_directory => folders.push(Folder { number, path }),
+                Some(number) if is_directory && disk.stat(&path.join(JOURNAL))?.is_some() => {
+                    folders.push(Folder { number, path });
+                }
                 _ if name == LOCK || is_temporary(&name) => {}
                 _ => strangers.push(name.to_string_lossy().into_owned()),
             }
@@ -140,9 +142,15 @@ impl Keep {
 
     /// The folder of the next operation; it does not exist yet.
     pub(super) fn next(&self, disk: &dyn Disk, title: &str) -> Result<Folder, Error> {
-        let number = self.folders(disk)?.last().map_or(1, |last| last.number + 1);
+        let number = self.folders(disk)?.last().map_or(1, |last| last.number.saturating_add(1));
         Ok(Folder { number, path: self.path.join(format!("{number:04}-{title}")) })
     }
+}
+
+/// The mount a path lies in, where the kernel says: two mounts of one file system cannot be renamed between.
+fn mount(path: &Path) -> Option<u64> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok().map(|found| found.stx_mnt_id)
 }
 
 fn is_temporary(name: &OsStr) -> bool {

@@ -105,7 +105,8 @@ pub struct Rebuild {
 
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
 pub fn plan(format: &Format, files: &StoreFiles, survey: &Survey) -> Rebuild {
-    let collections = survey.collections.iter().map(|one| new_collection(files, one));
+    let ids = fresh_ids(survey);
+    let collections = survey.collections.iter().zip(ids).map(|(one, id)| new_collection(files, one, id));
     let blueprint = Blueprint { format: format.name.clone(), collections: collections.collect() };
     let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
     let expected = expected(survey);
@@ -127,10 +128,22 @@ pub fn plan(format: &Format, files: &StoreFiles, survey: &Survey) -> Rebuild {
     Rebuild { plan: Plan { steps, pivot }, bytes_needed }
 }
 
-fn new_collection(files: &StoreFiles, surveyed: &Surveyed) -> NewCollection {
+/// New ids in the order of the old ones: chromadb lists collections by id.
+fn fresh_ids(survey: &Survey) -> Vec<String> {
+    let mut fresh: Vec<String> = survey.collections.iter().map(|_| uuid::Uuid::new_v4().to_string()).collect();
+    fresh.sort_unstable();
+    let mut old: Vec<(&str, usize)> = survey.collections.iter().map(|one| &*one.collection.id).zip(0..).collect();
+    old.sort_unstable();
+    let mut ids = vec![String::new(); old.len()];
+    for ((_, index), id) in old.into_iter().zip(fresh) {
+        ids[index] = id;
+    }
+    ids
+}
+
+fn new_collection(files: &StoreFiles, surveyed: &Surveyed, new_id: String) -> NewCollection {
     let Collection { id, name, topic, metadata, vector, .. } = &surveyed.collection;
     let fresh = || uuid::Uuid::new_v4().to_string();
-    let new_id = fresh();
     let route = match &surveyed.unsound {
         Some(why) if surveyed.totals.vectors > 0 => Route::Built { why: why.clone() },
         Some(_) => Route::Unpersisted,

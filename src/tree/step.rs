@@ -118,7 +118,7 @@ impl Step {
                 (false, true) => Observed::After,
                 (true, true) => Observed::Foreign,
             },
-            Step::LinkAside { target, expects, .. } => observe_link(roots, target, expects)?,
+            Step::LinkAside { source, target, expects } => observe_link(roots, source, target, expects)?,
             Step::RenameAside { source, target, expects, .. } => observe_rename(roots, source, target, expects)?,
             Step::Replace { source, target, expects, aside, absent } => {
                 observe_replace(roots, [source, target, aside], expects, absent)?
@@ -200,13 +200,14 @@ impl Step {
     }
 }
 
-/// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is
-/// made.
-fn observe_link(roots: &Roots, target: &Spot, expects: &Fingerprint) -> Result<Observed, Error> {
-    Ok(match Fingerprint::of(roots.disk, &roots.path(target)?)? {
-        None => Observed::Before,
-        Some(kept) if kept.is_same_node(expects) => Observed::After,
-        Some(_) => Observed::Foreign,
+/// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is made.
+/// One that is there may be the last, if the first has been taken away or given to another file.
+fn observe_link(roots: &Roots, source: &Spot, target: &Spot, expects: &Fingerprint) -> Result<Observed, Error> {
+    let source = Fingerprint::of(roots.disk, &roots.path(source)?)?;
+    Ok(match (source, Fingerprint::of(roots.disk, &roots.path(target)?)?) {
+        (_, None) => Observed::Before,
+        (Some(first), Some(second)) if first.is_same_node(&second) && second.is_same_node(expects) => Observed::After,
+        _ => Observed::Foreign,
     })
 }
 

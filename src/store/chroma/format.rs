@@ -3,6 +3,7 @@
 //! What each carries byte for byte (rule R4 of CHROMA.md) was written by chromadb itself and is kept in
 //! `schema/*.json`, which `schema/make.py` generates.
 
+use super::catalog::columns;
 use super::error::{During, Error};
 use rusqlite::Connection;
 use serde::Deserialize;
@@ -105,6 +106,19 @@ impl Format {
     /// order in the schema does not matter to chromadb.
     pub fn deferred(&self) -> impl Iterator<Item = &str> {
         self.ddl.iter().map(String::as_str).filter(|statement| is_index(statement))
+    }
+
+    /// Columns of a database that this format's tables do not have, as `table.column`.
+    pub(super) fn strange_columns(&self, connection: &Connection) -> rusqlite::Result<Vec<String>> {
+        let model = Connection::open_in_memory()?;
+        self.immediate().try_for_each(|statement| model.execute_batch(statement))?;
+        let mut strange = Vec::new();
+        for table in self.immediate().filter_map(made_by) {
+            let known = columns(&model, "main", table)?;
+            let found = columns(connection, "main", table)?.into_iter().filter(|column| !known.contains(column));
+            strange.extend(found.map(|column| format!("{table}.{column}")));
+        }
+        Ok(strange)
     }
 
     /// Whether any statement makes the table or index of this name.

@@ -135,7 +135,7 @@ pub enum Loss {
         /// How many.
         rows: i64,
     },
-    /// A table, index, view or trigger that chromadb did not make.
+    /// A table, column, index, view or trigger that chromadb did not make.
     Stranger {
         /// Its name.
         name: String,
@@ -358,15 +358,25 @@ impl Surveyor<'_> {
     /// Rows and tables that no collection accounts for.
     fn find_strangers(&mut self) -> rusqlite::Result<()> {
         let connection = &self.source.connection;
-        let orphans = "SELECT count(*) FROM embedding_metadata WHERE id NOT IN (SELECT id FROM embeddings)";
-        // A table that cannot be read to its end has been reported record by record.
-        if let Ok(rows @ 1..) = connection.query_row(orphans, [], |row| row.get::<_, i64>(0)) {
-            self.losses.push(Loss::Unowned { table: "embedding_metadata".into(), rows });
+        for table in ["embedding_metadata", "embedding_metadata_array"] {
+            let orphans = format!(
+                "SELECT count(*) FROM {table} m WHERE NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.id = m.id)"
+            );
+            // A table that is not there has no rows; one that cannot be read to its end was reported record by record.
+            if let Ok(rows @ 1..) = connection.query_row(&orphans, [], |row| row.get::<_, i64>(0)) {
+                self.losses.push(Loss::Unowned { table: table.into(), rows });
+            }
+        }
+        for name in self.source.format.strange_columns(connection)? {
+            self.losses.push(Loss::Stranger { name });
         }
         let mut objects = connection.prepare("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")?;
         for name in objects.query_map([], |row| row.get::<_, String>(0))? {
             let name = name?;
-            let is_sqlite = name.starts_with("sqlite_") || name.starts_with("embedding_fulltext_search");
+            let is_shadow = ["data", "idx", "content", "docsize", "config"]
+                .iter()
+                .any(|part| name.strip_prefix("embedding_fulltext_search_") == Some(part));
+            let is_sqlite = name.starts_with("sqlite_") || is_shadow;
             if !is_sqlite && name != "acquire_write" && !self.source.format.makes(&name) {
                 self.losses.push(Loss::Stranger { name });
             }
