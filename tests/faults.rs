@@ -8,8 +8,8 @@ mod support;
 
 use std::sync::Mutex;
 use support::palace::{
-    Arena, Call, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, Random, Strace, Sweep, calls_of,
-    is_wanted, kill, sample, say,
+    Arena, Call, Content, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, Random, Strace, Sweep, Tree,
+    calls_of, is_wanted, kill, sample, say, segment_directories,
 };
 
 /// What a disk, or whoever owns it, answers.
@@ -92,6 +92,35 @@ fn assert_ends_as_it_says(ground: &Ground, arena: &Arena, landed: &Landed) -> En
             ground.assert_recovers(arena)
         }
         _ => panic!("an exit code for this is not published: {landed:#?}"),
+    }
+}
+
+/// The new palace does not need an old index to be gone. Where the file system does not let it be moved (a mount
+/// point, an immutable file, a lower layer of an overlay), it stays, and the operation ends.
+#[test]
+fn old_index_that_cannot_be_moved_keeps_the_operation_from_its_end() {
+    if !Strace::is_here("an old index that cannot be moved") {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let is_aside = |call: &&Call| call.point.call == "renameat2" && call.line.contains("/aside/");
+    let point = census(&ground).iter().find(is_aside).expect("old indexes are moved aside").point.clone();
+    for error in ["EPERM", "EBUSY", "EXDEV"] {
+        let arena = ground.fork();
+        let before = Tree::of(&arena.palace());
+        let landed = Strace(&arena).inject(&REBUILD, &[Injection::Error(point.clone(), error)]);
+        assert!(landed.has_fired(), "{landed:#?}");
+        assert_eq!(landed.run.code, Some(0), "{error}: {landed:#?}");
+        arena.run(&["status"]).expect(0).says("Nothing is unfinished.");
+        let segments = segment_directories(&arena.palace());
+        let left = Tree::of(&arena.palace()).sidecars(&segments);
+        let all_gone = before.top().into_iter().filter(|name| !left.top().contains(name)).count();
+        assert_eq!(all_gone, 3, "{error}: two of three old indexes and the old database are gone: {:?}", left.top());
+        assert!(
+            left.0.iter().all(|(path, node)| before.0.get(path) == Some(node)),
+            "{error}: what stayed is as it was"
+        );
+        Content::of(&arena.operation().join("backup")).assert_equals(&Content::of(&arena.palace()), error);
     }
 }
 

@@ -39,10 +39,8 @@ impl Error {
     /// The file system does not let this be moved: another file system, a mount point, a lower layer of an overlay, an
     /// immutable file. No second try changes that.
     pub fn is_immovable(&self) -> bool {
-        matches!(
-            self.kind(),
-            io::ErrorKind::CrossesDevices | io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied
-        )
+        let is_immutable = self.source.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error());
+        is_immutable || matches!(self.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::ResourceBusy)
     }
 
     /// The disk or the quota is full.

@@ -44,7 +44,10 @@ impl Keep {
     /// Makes the keep of a palace on the palace's own file system, beside it where that is possible.
     pub(super) fn create(disk: &dyn Disk, palace: &Path) -> Result<Keep, Error> {
         let path = Keep::wanted(disk, palace)?;
-        disk.create_dir(&path)?;
+        match disk.create_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {} // another keeper was faster
+            made => made?,
+        }
         disk.adopt(&path, palace)?;
         disk.sync(parent(&path))?;
         Ok(Keep { path })
