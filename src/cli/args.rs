@@ -30,8 +30,9 @@ Examples:
   palacekeeper rebuild                build the palace anew, prove it, replace it
   palacekeeper recover                finish or undo what was cut short
 
-Exit codes: 0 done, 1 failed and the palace is as it was, 2 usage, 3 damage found, 4 an operation is interrupted,
-5 refused and a person must look, 6 in use, 130 stopped by a signal.";
+Exit codes:
+  0 done · 1 failed, the palace is as it was · 2 usage · 3 damage found
+  4 an operation is interrupted · 5 refused, a person must look · 6 in use · 130 stopped";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -87,7 +88,8 @@ impl Args {
     /// The palace: as named here, else as MemPalace 3.11 finds it, by its environment, its config file or its default.
     pub(super) fn palace(&self) -> PathBuf {
         let aliases = || ["MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"].into_iter().find_map(variable);
-        let named = self.palace.clone().or_else(|| aliases().map(PathBuf::from));
+        let named = self.palace.clone().filter(|path| !path.as_os_str().is_empty());
+        let named = named.or_else(|| aliases().map(PathBuf::from));
         named.or_else(|| configured(&config_directory())).unwrap_or_else(|| config_directory().join("palace"))
     }
 }
