@@ -200,8 +200,8 @@ impl Step {
     }
 }
 
-/// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is made.
-/// One that is there may be the last, if the first has been taken away or given to another file.
+/// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is
+/// made. One that is there may be the last, if the first has been taken away or given to another file.
 fn observe_link(roots: &Roots, source: &Spot, target: &Spot, expects: &Fingerprint) -> Result<Observed, Error> {
     let source = Fingerprint::of(roots.disk, &roots.path(source)?)?;
     Ok(match (source, Fingerprint::of(roots.disk, &roots.path(target)?)?) {
