@@ -194,6 +194,7 @@ fn copy_cut_short_is_partial_and_whole_when_done_again() {
 fn changed_file_is_foreign_to_whatever_would_replace_it() {
     on_both_disks(|disk, root| {
         let house = House::build(disk, root);
+        let link = house.steps()[4].0.clone();
         for (index, changed) in [(5, "db-wal"), (6, "db")] {
             let step = match index {
                 6 => replace(&Spot::operation("none"), house.fingerprint(&Spot::palace(changed))),
@@ -204,7 +205,6 @@ fn changed_file_is_foreign_to_whatever_would_replace_it() {
             assert_eq!(house.observe(&step), Observed::Foreign, "{step}");
         }
         // A second name that is not there yet is undone whatever has become of the file; but it is not made any more.
-        let link = house.steps()[4].0.clone();
         assert_eq!(house.observe(&link), Observed::Before, "{link}");
         assert!(matches!(link.apply(&house.roots), Err(Error::Changed { .. })), "{link}");
         assert_eq!(house.observe(&link), Observed::Before, "{link}");
