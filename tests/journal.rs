@@ -332,3 +332,15 @@ fn failed_creation_leaves_no_journal_that_can_be_read() {
         assert!(left.is_err(), "event {event}: {left:?}");
     }
 }
+
+/// A frame is limited by the bytes it takes, and small numbers take fewer than they stand for.
+#[test]
+fn long_plan_is_written_and_cannot_be_read() {
+    let (disk, path) = (MemoryDisk::new(&[]), Path::new("/journal"));
+    let plan = Plan { steps: vec![7_u64; 3_000_000], pivot: 0 };
+    let begin = Record::Begin { title: "long".into(), began_at: 0, plan };
+    Journal::create(&disk, path, HEADER, std::slice::from_ref(&begin)).expect("it fits into a frame");
+    let bytes = disk.read(path, 0, u64::MAX).expect("the disk is sound");
+    let contents = decode::<u64>(&bytes).unwrap_or_else(|damage| panic!("{damage}"));
+    assert!(contents.records == [begin], "another plan was read");
+}

@@ -127,6 +127,10 @@ impl<'d> Journal<'d> {
     }
 }
 
+/// bincode counts what it decodes, and one byte of a payload can stand for a number of eight: whatever fits into a
+/// frame must fit in here, or it could be written and never be read.
+const DECODED_BYTES_MAX: usize = 8 * frame::PAYLOAD_BYTES_MAX;
+
 /// Reads a journal and changes nothing.
 pub fn read<S: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Contents<S>, Error> {
     let bytes = disk.read(path, 0, u64::MAX)?;
@@ -138,7 +142,7 @@ pub fn decode<S: DeserializeOwned>(bytes: &[u8]) -> Result<Contents<S>, Damage> 
     let scan = frame::scan(bytes)?;
     let mut records = Vec::new();
     for (at, payload) in scan.payloads {
-        let limit = bincode::config::standard().with_limit::<{ frame::PAYLOAD_BYTES_MAX }>();
+        let limit = bincode::config::standard().with_limit::<DECODED_BYTES_MAX>();
         match bincode::serde::decode_from_slice::<Vec<Record<S>>, _>(payload, limit) {
             Ok((batch, used)) if used == payload.len() => records.extend(batch),
             Ok(_) => return Err(Damage::Payload { at, why: "bytes are left over".into() }),
