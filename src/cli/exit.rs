@@ -48,7 +48,7 @@ fn of_store(error: &chroma::Error) -> Exit {
     use chroma::Error as E;
     match error {
         E::NoDirectory(_) | E::NotADirectory(_) | E::NotAPalace(_) | E::NotAFile(_) => Exit::Usage,
-        E::UnknownFormat { .. } => Exit::Refused,
+        E::UnknownFormat { .. } | E::Journal(_) => Exit::Refused,
         E::Scratch { .. } => Exit::Failed,
         E::Hnsw { source, .. } if !source.is_damage() => Exit::Failed,
         E::Pickle { source, .. } if !source.is_damage() => Exit::Failed,

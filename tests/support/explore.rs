@@ -47,6 +47,8 @@ pub struct Walk {
     pub generations: usize,
     pub ended_old: u64,
     pub ended_new: u64,
+    /// States that were not left, because too many crashes had led there already.
+    pub left_out: u64,
 }
 
 /// What is done to an interrupted operation.
@@ -97,21 +99,20 @@ impl<'s, C: Scene> Explorer<'s, C> {
         Explorer { scene, plan, era, old, new, seen, seen_moments, queue: VecDeque::new(), walk: Walk::default() }
     }
 
-    /// Walks from the undisturbed run to every state that can be reached.
-    pub fn explore(mut self, seeds: &[u64]) -> Walk {
+    /// Walks from the undisturbed run to every state that this many crashes in a row can lead to.
+    pub fn explore(mut self, seeds: &[u64], generations_max: usize) -> Walk {
         let disk = self.scene.disk().with_history();
         let mut operation = begin(&disk, &self.plan).expect("nothing disturbs it");
         operation.run(&mut self.scene.world(&disk, &self.plan), &mut ()).expect("nothing disturbs it");
         self.walk.runs += 1;
         self.crash_everywhere(&disk, &["run".to_owned()], "", seeds);
-        self.walk_on(seeds);
-        self.walk
-    }
-
-    fn walk_on(&mut self, seeds: &[u64]) {
         while let Some(state) = self.queue.pop_front() {
-            self.leave(&state, seeds);
+            match state.trace.len() - 1 > generations_max {
+                true => self.walk.left_out += 1,
+                false => self.leave(&state, seeds),
+            }
         }
+        self.walk
     }
 
     fn crash_everywhere(&mut self, disk: &MemoryDisk, trace: &[String], act: &str, seeds: &[u64]) {

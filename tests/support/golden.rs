@@ -64,13 +64,16 @@ pub fn records() -> Golden<u32> {
     Golden { name: "records.journal", frames, bytes: include_bytes!("../golden/records.journal") }
 }
 
-/// Every step there is.
+/// Every step there is, in an order that no operation has.
+pub fn plan() -> Plan<Step> {
+    let tree = tree_steps().into_iter().map(Step::Tree);
+    Plan { steps: tree.chain(chroma_steps().into_iter().map(Step::Chroma)).collect(), pivot: 5 }
+}
+
+/// A journal that has begun that plan.
 pub fn steps() -> Golden<Step> {
-    let steps: Vec<Step> =
-        tree_steps().into_iter().map(Step::Tree).chain(chroma_steps().into_iter().map(Step::Chroma)).collect();
-    let plan = Plan { pivot: 5, steps };
     let frames = vec![
-        vec![Record::Begin { title: "rebuild".into(), began_at: -1, plan }],
+        vec![Record::Begin { title: "rebuild".into(), began_at: -1, plan: plan() }],
         vec![Record::Intent(0)],
         vec![Record::Done(0), Record::Intent(1)],
     ];

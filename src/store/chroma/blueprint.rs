@@ -1,5 +1,6 @@
 //! How a new store differs from the one it is made from: names, and the way the vectors take.
 
+use super::Error;
 use serde::{Deserialize, Serialize};
 
 /// What a new store is going to be.
@@ -57,6 +58,22 @@ pub enum Route {
 }
 
 impl Blueprint {
+    /// A collection that a step names.
+    pub(super) fn collection(&self, index: u32) -> Result<&NewCollection, Error> {
+        let collection = self.collections.get(index as usize);
+        collection
+            .ok_or_else(|| Error::Journal(format!("collection {index}, and there are {}", self.collections.len())))
+    }
+
+    /// The directory of a new segment: one name, which leads nowhere else (invariant I17).
+    pub(super) fn segment(&self, index: u32) -> Result<&str, Error> {
+        let name = &*self.collection(index)?.vector.new;
+        match name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            true => Err(Error::Journal(format!("a segment “{name}”"))),
+            false => Ok(name),
+        }
+    }
+
     /// Every old name with its new one.
     pub(super) fn renamed(&self) -> impl Iterator<Item = (&str, &str)> {
         let names = self

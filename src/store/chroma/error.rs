@@ -81,6 +81,9 @@ pub enum Error {
         /// What cannot be understood.
         what: String,
     },
+    /// A step that no plan of this program has.
+    #[error("the journal names {0}; nothing is done because of it")]
+    Journal(String),
     /// What was built is not what was read.
     #[error("the new store is not equal to the old one: {0}")]
     NotEqual(String),

@@ -102,7 +102,7 @@ impl<'d> Workshop<'d> {
         self.open_source()?;
         let source = self.source.as_ref().expect("it was opened just now");
         if !self.vectors.contains_key(&collection) {
-            let old = self.blueprint.collections[collection as usize].id.old.clone();
+            let old = self.blueprint.collection(collection)?.id.old.clone();
             let all = Collection::all(source)?;
             let Some(found) = all.iter().find(|one| Some(&one.id) == old.as_ref()) else {
                 let what = "a collection of the plan is gone from the palace".to_owned();
@@ -190,7 +190,7 @@ impl Step {
     /// Undoes the step.
     pub fn revert(&self, workshop: &mut Workshop) -> Result<()> {
         match self {
-            Step::BuildIndex { collection, .. } => Ok(workshop.discard_index(*collection)?),
+            Step::BuildIndex { collection, .. } => workshop.discard_index(*collection),
             _ => Ok(workshop.discard()?),
         }
     }
@@ -211,13 +211,13 @@ impl Step {
 
 impl Workshop<'_> {
     /// Where the segment of a collection is built, and the name it is built under.
-    fn index_paths(&self, collection: u32) -> [PathBuf; 2] {
-        let name = &self.blueprint.collections[collection as usize].vector.new;
-        [self.staging.join(name), self.staging.join(format!("{name}.part"))]
+    fn index_paths(&self, collection: u32) -> Result<[PathBuf; 2], Error> {
+        let name = self.blueprint.segment(collection)?;
+        Ok([self.staging.join(name), self.staging.join(format!("{name}.part"))])
     }
 
     fn observe_index(&self, collection: u32) -> Result<Observed> {
-        let [target, part] = self.index_paths(collection);
+        let [target, part] = self.index_paths(collection)?;
         Ok(match (self.disk.stat(&target)?, self.disk.stat(&part)?) {
             (Some(_), _) => Observed::After,
             (None, Some(_)) => Observed::Partial,
@@ -225,11 +225,11 @@ impl Workshop<'_> {
         })
     }
 
-    fn discard_index(&self, collection: u32) -> Result<(), disk::Error> {
-        for path in self.index_paths(collection) {
+    fn discard_index(&self, collection: u32) -> Result<()> {
+        for path in self.index_paths(collection)? {
             disk::remove_tree(self.disk, &path)?;
         }
-        self.disk.sync(&self.staging)
+        Ok(self.disk.sync(&self.staging)?)
     }
 
     fn build_index(&mut self, collection: u32) -> Result<()> {
@@ -238,7 +238,7 @@ impl Workshop<'_> {
         let Workshop { source: Some(source), database: Some(database), vectors, blueprint, .. } = self else {
             unreachable!("both were opened just now");
         };
-        let new = &blueprint.collections[collection as usize];
+        let new = blueprint.collection(collection)?;
         let vectors = &vectors[&collection];
         let (mut ids, mut floats, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
         for id in database.ids(new)? {
@@ -260,7 +260,7 @@ impl Workshop<'_> {
             sequence: new.vector_sequence.unwrap_or(0),
             era: if source.format().has_integer_sequences() { Era::Rust } else { Era::Python },
         };
-        let [target, part] = self.index_paths(collection);
+        let [target, part] = self.index_paths(collection)?;
         disk::remove_tree(self.disk, &part)?;
         self.disk.create_dir(&part)?;
         index::write(self.disk, &part, &graph, &contents)?;
@@ -276,7 +276,7 @@ impl Workshop<'_> {
         let Workshop { source: Some(source), database: Some(database), vectors, blueprint, .. } = self else {
             unreachable!("both were opened just now");
         };
-        let new = &blueprint.collections[collection as usize];
+        let new = blueprint.collection(collection)?;
         database.leave_sentinel(source, &vectors[&collection], new, rowid, sequence)
     }
 }
