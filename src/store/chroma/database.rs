@@ -172,7 +172,10 @@ pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparati
             let damaged = copy.with_extension("damaged");
             let moved = fs::rename(copy, &damaged).and_then(|()| remove_siblings(copy));
             moved.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
-            salvaged = salvage(&damaged, copy)?;
+            salvaged = salvage(&damaged, copy).map_err(|error| match error {
+                Error::NotADatabase(_) => Error::NotADatabase(original.to_owned()),
+                error => error,
+            })?;
             let _ = fs::remove_file(&damaged); // it only takes space
         }
     }

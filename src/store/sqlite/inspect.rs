@@ -2,7 +2,7 @@
 
 use super::file::Database;
 use super::record::is_record;
-use super::tree::{Object, Tree, Visited, objects};
+use super::tree::{Faults, Object, Tree, Visited, objects};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -45,7 +45,7 @@ pub struct Inspection {
 pub fn inspect(database: &Database) -> io::Result<Inspection> {
     let mut visited = Visited::none(database);
     let mut faults = Vec::new();
-    let mut note = |owner: Owner, found: Vec<(u32, String)>| {
+    let mut note = |owner: Owner, found: Faults| {
         faults.extend(found.into_iter().map(|(page, what)| Fault { page, owner: owner.clone(), what }));
     };
     let (objects, found) = objects(database, &mut visited)?;
@@ -87,7 +87,7 @@ fn owner(object: &Object) -> Owner {
 
 /// Visits the free pages (§1.5), and says what is wrong with their list. Where the header does not say where it begins, its
 /// trunks are looked for: what is free must not be taken for rows.
-pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Vec<(u32, String)>> {
+pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Faults> {
     let mut faults = Vec::new();
     if !database.has_header() {
         for page in 2..=database.pages() {
