@@ -28,7 +28,9 @@ pub enum Owner {
     Schema,
     /// Of the list of free pages.
     Free,
-    /// Nobody's.
+    /// Of a table, and nothing leads to it.
+    Lost,
+    /// Nobody's: of no table, whatever else it once was.
     Nobody,
 }
 
@@ -65,13 +67,15 @@ pub fn inspect(database: &Database) -> io::Result<Inspection> {
         note(owner, broken);
     }
     note(Owner::Free, free_pages(database, &mut visited)?);
-    let is_lost = |page: &u32| !visited.is_taken(*page) && *page != database.lock_page();
-    note(
-        Owner::Nobody,
-        (1..=database.pages()).filter(is_lost).map(|page| (page, "nothing leads to it".into())).collect(),
-    );
+    for page in (1..=database.pages()).filter(|page| *page != database.lock_page()) {
+        if !visited.is_taken(page) {
+            let is_table = database.tree_page(page)?.is_ok_and(|page| page.kind.is_table());
+            let owner = if is_table { Owner::Lost } else { Owner::Nobody };
+            note(owner, vec![(page, "nothing leads to it".into())]);
+        }
+    }
     let missing = database.said_pages().filter(|pages| *pages > database.pages());
-    note(Owner::Nobody, missing.map(|pages| (pages, "the file ends before it".into())).into_iter().collect());
+    note(Owner::Lost, missing.map(|pages| (pages, "the file ends before it".into())).into_iter().collect());
     if faults.is_empty() {
         faults.extend(miscounted(&objects, &entries));
     }
