@@ -95,6 +95,9 @@ impl Desk<'_> {
     pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let files = self.files()?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
+        if let Some(finding) = checked.findings.iter().find(|finding| hides_records(finding)) {
+            return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
+        }
         // What a cut-short MemPalace left is only put in order where that was asked for.
         let preparation = Preparation::of(&checked.findings, &|finding| finding.code != Code::LeftoverCollection);
         let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
@@ -106,21 +109,22 @@ impl Desk<'_> {
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
         let files = self.files()?;
         let checked = check::check(self.palace, self.scratch, Depth::Deep, watch)?;
-        let is_wanted =
-            |finding: &Finding| is_mendable(finding) && (wanted.is_empty() || wanted.contains(&finding.code));
+        let is_clear = !checked.findings.iter().any(hides_records);
+        let is_asked = |finding: &Finding| wanted.is_empty() || wanted.contains(&finding.code) || is_needed(finding);
+        let is_wanted = |finding: &Finding| is_clear && is_mendable(finding) && is_asked(finding);
         let preparation = Preparation::of(&checked.findings, &is_wanted);
         let (mut mended, mut left): (Vec<_>, Vec<_>) = checked.findings.into_iter().partition(|one| is_wanted(one));
         if mended.is_empty() {
             return Ok(Diagnosis { mended, left, proposal: None });
         }
-        let is_rebuilt = preparation.pages == Pages::Salvaged
-            || mended.iter().any(|finding| finding.code.remedy() == Remedy::Rebuild);
+        let is_rebuilt =
+            preparation.pages == Pages::Salvaged || mended.iter().any(|finding| finding.remedy == Remedy::Rebuild);
         let read = reading(&preparation);
         let proposal = if is_rebuilt {
             // Whatever else is wrong is mended on the way.
             let also;
             (also, left) = left.into_iter().partition(|finding| {
-                matches!(finding.code.remedy(), Remedy::Index | Remedy::Amend) && finding.amendment.is_none()
+                matches!(finding.remedy, Remedy::Index | Remedy::Amend) && finding.amendment.is_none()
             });
             mended.extend(also);
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
@@ -131,7 +135,7 @@ impl Desk<'_> {
             let amendments = preparation.amendments.iter().filter(|one| is_of_index(one)).cloned().collect::<Vec<_>>();
             let builds = |one: &chroma::Surveyed| {
                 let is_about = |finding: &&Finding| finding.subject == one.collection.name;
-                mended.iter().filter(is_about).any(|finding| finding.code.remedy() == Remedy::Index)
+                mended.iter().filter(is_about).any(|finding| finding.remedy == Remedy::Index)
             };
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
                 let order = Order { preparation: read.clone(), amendments: amendments.clone(), builds: &builds };
@@ -181,9 +185,19 @@ impl Desk<'_> {
     }
 }
 
+/// Whether records are there of which nobody can say whose they are. Whatever is written now could lose them.
+fn hides_records(finding: &Finding) -> bool {
+    finding.code == Code::CollectionSegments && matches!(finding.remedy, Remedy::Person(_))
+}
+
+/// Whether no other finding can be mended without this one.
+fn is_needed(finding: &Finding) -> bool {
+    finding.code == Code::CollectionSegments
+}
+
 /// Whether a program can mend it.
 fn is_mendable(finding: &Finding) -> bool {
-    match finding.code.remedy() {
+    match finding.remedy {
         Remedy::Amend | Remedy::Index => finding.severity > Severity::Note,
         Remedy::Rebuild => finding.code != Code::LeftoverCollection || finding.amendment.is_some(),
         Remedy::Nothing | Remedy::Recover | Remedy::Person(_) => false,

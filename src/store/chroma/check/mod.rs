@@ -3,6 +3,7 @@
 //! Each layer of the store has its file here, from the pages of the database up to what lies in the directory. A quick
 //! check asks what can be asked without reading the rows; a deep one reads everything.
 
+mod adopt;
 mod code;
 mod collections;
 mod database;
@@ -45,12 +46,9 @@ pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut(
     let mut findings = database::file(&original)?;
     let source = open(palace, scratch, depth, &original, &mut findings)?;
     findings.extend(database::schema(&source)?);
-    let source = if findings.iter().any(|finding| finding.code == Code::DatabaseSchema) {
-        // The other layers read a copy in which nothing is missing.
-        Source::open(palace, scratch, &Preparation::of(&findings, &|finding| finding.code == Code::DatabaseSchema))?
-    } else {
-        source
-    };
+    let source = sound(palace, scratch, source, &findings, &[Code::DatabaseSchema])?;
+    findings.extend(collections::structure(&source, &Collection::all(&source)?)?);
+    let source = sound(palace, scratch, source, &findings, &STRUCTURE)?;
     let collections = Collection::all(&source)?;
     findings.extend(collections::check(&source, &collections)?);
     findings.extend(sequences::check(&source, &collections)?);
@@ -61,6 +59,16 @@ pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut(
     });
     findings.extend(directory::check(&source)?);
     Ok(checked(Some(&source), findings))
+}
+
+/// What the other layers cannot be understood without.
+const STRUCTURE: [Code; 3] = [Code::DatabaseSchema, Code::CollectionSegments, Code::CollectionDimension];
+
+/// What is looked at next reads a copy in which findings of these kinds are mended.
+fn sound(palace: &Path, scratch: &Path, source: Source, findings: &[Finding], codes: &[Code]) -> Result<Source, Error> {
+    let is_mended = |finding: &Finding| codes.contains(&finding.code);
+    let preparation = Preparation::of(findings, &is_mended);
+    if preparation.amendments.is_empty() { Ok(source) } else { Source::open(palace, scratch, &preparation) }
 }
 
 /// Opens the database as it has to be read, and says what is wrong with its pages.
