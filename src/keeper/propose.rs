@@ -4,8 +4,7 @@ use super::keep::Keep;
 use super::{Error, look, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::Plan;
-use crate::ops::amend::{self, Order};
-use crate::ops::{Planned, Step, StoreFiles, rebuild};
+use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
 use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
 use std::path::Path;
@@ -101,7 +100,8 @@ impl Desk<'_> {
         // What a cut-short MemPalace left is only put in order where that was asked for.
         let preparation = Preparation::of(&checked.findings, &|finding| finding.code != Code::LeftoverCollection);
         let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-            rebuild::plan(source.format(), reading(&preparation), files, survey)
+            let order = rebuild::Order { preparation: reading(&preparation), mended: Vec::new() };
+            rebuild::plan(source.format(), order, files, survey)
         };
         self.propose("rebuild", files, (limits, &reading(&preparation)), &plan, watch)
     }
@@ -128,7 +128,8 @@ impl Desk<'_> {
             });
             mended.extend(also);
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                rebuild::plan(source.format(), read.clone(), files, survey)
+                let order = rebuild::Order { preparation: read.clone(), mended: codes(&mended, &left) };
+                rebuild::plan(source.format(), order, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
         } else {
@@ -138,7 +139,8 @@ impl Desk<'_> {
                 mended.iter().filter(is_about).any(|finding| finding.remedy == Remedy::Index)
             };
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let order = Order { preparation: read.clone(), amendments: amendments.clone(), builds: &builds };
+                let (preparation, amendments, mended) = (read.clone(), amendments.clone(), codes(&mended, &left));
+                let order = amend::Order { preparation, amendments, mended, builds: &builds };
                 amend::plan(source.format(), order, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
@@ -193,6 +195,15 @@ fn hides_records(finding: &Finding) -> bool {
 /// Whether no other finding can be mended without this one.
 fn is_needed(finding: &Finding) -> bool {
     finding.code == Code::CollectionSegments
+}
+
+/// Codes that must be gone afterwards: those that are mended wherever they were found.
+fn codes(mended: &[Finding], left: &[Finding]) -> Vec<String> {
+    let is_left = |code: Code| left.iter().any(|finding| finding.code == code);
+    let mut codes: Vec<&str> = mended.iter().map(|one| one.code).filter(|code| !is_left(*code)).map(Code::name).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.into_iter().map(str::to_owned).collect()
 }
 
 /// Whether a program can mend it.

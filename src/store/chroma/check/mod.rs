@@ -17,7 +17,7 @@ mod sequences;
 pub use code::{Code, Remedy, Severity};
 pub use finding::Finding;
 
-use super::{Amendment, Collection, Error, Pages, Preparation, Source, find_database};
+use super::{Amendment, Collection, Error, Limits, Pages, Preparation, Source, Survey, find_database, survey};
 use std::path::Path;
 
 /// How much is read.
@@ -50,15 +50,31 @@ pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut(
     findings.extend(collections::structure(&source, &Collection::all(&source)?)?);
     let source = sound(palace, scratch, source, &findings, &STRUCTURE)?;
     let collections = Collection::all(&source)?;
-    findings.extend(collections::check(&source, &collections)?);
-    findings.extend(sequences::check(&source, &collections)?);
-    findings.extend(fulltext::check(&source, scratch, depth)?);
+    findings.extend(rows(&source, &collections, scratch, depth)?);
     findings.extend(match depth {
         Depth::Quick | Depth::Pages => segments::check(&source, &collections)?,
-        Depth::Deep => records::check(&source, watch)?,
+        Depth::Deep => records::check(&source, &survey(&source, Limits::default(), watch)?)?,
     });
     findings.extend(directory::check(&source)?);
     Ok(checked(Some(&source), findings))
+}
+
+/// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
+pub(super) fn again(source: &Source, survey: &Survey, scratch: &Path) -> Result<Vec<Finding>, Error> {
+    let collections = Collection::all(source)?;
+    let mut findings = database::schema(source)?;
+    findings.extend(collections::structure(source, &collections)?);
+    findings.extend(rows(source, &collections, scratch, Depth::Deep)?);
+    findings.extend(records::check(source, survey)?);
+    Ok(findings)
+}
+
+/// Catalogue, numbers, queue and full-text index.
+fn rows(source: &Source, collections: &[Collection], scratch: &Path, depth: Depth) -> Result<Vec<Finding>, Error> {
+    let mut findings = collections::check(source, collections)?;
+    findings.extend(sequences::check(source, collections)?);
+    findings.extend(fulltext::check(source, scratch, depth)?);
+    Ok(findings)
 }
 
 /// What the other layers cannot be understood without.
