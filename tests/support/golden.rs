@@ -158,7 +158,11 @@ fn chroma_steps() -> Vec<chroma::Step> {
         collections: routes.iter().cloned().map(collection).collect(),
     };
     vec![
-        chroma::Step::CreateStore(blueprint(Preparation { pages: Pages::Salvaged, amendments })),
+        chroma::Step::CreateStore(blueprint(Preparation {
+            pages: Pages::Salvaged,
+            amendments,
+            adopted: vec!["palace.old".into()],
+        })),
         chroma::Step::UpsertBatch(batch),
         chroma::Step::QueueBatch(QueueBatch { first: 1, last: 300, rows: 299, bytes: 70_000 }),
         chroma::Step::Sentinel { collection: 1, sequence: 300 },
