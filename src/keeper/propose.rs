@@ -166,7 +166,9 @@ impl Desk<'_> {
         let source = Source::open(self.palace, self.scratch, preparation)?;
         let survey = survey(&source, limits, watch)?;
         files.look_at_segments(&disk, self.palace, &survey)?;
-        let Planned { plan, bytes_needed, blueprint, losses } = plan(&source, &files, &survey);
+        let Planned { plan, bytes_needed, blueprint, mut losses } = plan(&source, &files, &survey);
+        losses.extend(preparation.losses());
+        losses.sort();
         let collections = survey.collections.iter().zip(blueprint.collections);
         let collections = collections.map(|(one, new)| ProposedCollection {
             name: new.name,
@@ -200,7 +202,8 @@ fn is_needed(finding: &Finding) -> bool {
 /// Codes that must be gone afterwards: those that are mended wherever they were found.
 fn codes(mended: &[Finding], left: &[Finding]) -> Vec<String> {
     let is_left = |code: Code| left.iter().any(|finding| finding.code == code);
-    let mut codes: Vec<&str> = mended.iter().map(|one| one.code).filter(|code| !is_left(*code)).map(Code::name).collect();
+    let mut codes: Vec<&str> =
+        mended.iter().map(|one| one.code).filter(|code| !is_left(*code)).map(Code::name).collect();
     codes.sort_unstable();
     codes.dedup();
     codes.into_iter().map(str::to_owned).collect()

@@ -19,6 +19,7 @@ pub mod hnsw;
 mod index;
 mod kernel;
 mod labels;
+mod leave;
 pub mod pickle;
 mod records;
 mod spare;
