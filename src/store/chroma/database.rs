@@ -4,11 +4,12 @@
 //! reading it would first have to roll it back or forward, in place. It is copied together with its siblings, and the
 //! copy is rolled (CHROMA.md §6.4).
 
-use super::amend::{self, Donor, Preparation};
+use super::amend::{self, Donor, Pages, Preparation};
 use super::error::{During, Error};
 use super::file;
 use super::format::Fit;
-use super::{Collection, DATABASE, Format};
+use super::salvage::{Salvaged, salvage};
+use super::{Collection, DATABASE, Format, Loss};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -38,6 +39,8 @@ pub struct Source {
     elsewhere: Option<PathBuf>,
     /// Collections that were merged into others, each with the UUID of that other one.
     merged: Vec<(String, Donor)>,
+    /// What a salvage of its pages lost and found.
+    salvaged: Salvaged,
     /// Holds the copy, and removes it.
     _scratch: Option<tempfile::TempDir>,
 }
@@ -49,11 +52,9 @@ impl Source {
         if is_at_rest(&original)? && !preparation.takes_copy() {
             return Source::read(directory, original, None, Vec::new());
         }
-        let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
-        let copy = made.map_err(|source| Error::Scratch { path: original.clone(), source })?;
-        let path = copy.path().join(DATABASE);
-        prepare_copy(&original, &path, preparation)?;
-        Source::read(directory, path, Some(copy), preparation.merged())
+        let (copy, path, salvaged) = scratch_copy(&original, scratch, preparation)?;
+        let source = Source::read(directory, path, Some(copy), preparation.merged())?;
+        Ok(Source { salvaged, ..source })
     }
 
     /// Reads a database that is at rest.
@@ -66,12 +67,32 @@ impl Source {
         let connection = open_read_only(&database)?;
         let (format, fit) = Format::detect(&connection, &directory.join(DATABASE))?;
         let directory = directory.to_owned();
-        Ok(Source { connection, directory, database, format, fit, elsewhere: None, merged, _scratch: scratch })
+        Ok(Source {
+            connection,
+            directory,
+            database,
+            format,
+            fit,
+            elsewhere: None,
+            merged,
+            salvaged: Salvaged::default(),
+            _scratch: scratch,
+        })
     }
 
     /// Says where segments may lie that are not in the directory itself.
     pub(super) fn with_segments_in(self, elsewhere: &Path) -> Source {
         Source { elsewhere: Some(elsewhere.to_owned()), ..self }
+    }
+
+    /// What reading it has cost already.
+    pub(super) fn losses(&self) -> Vec<Loss> {
+        self.salvaged.losses.clone()
+    }
+
+    /// What was found elsewhere than where it should have been: from where, and how much.
+    pub fn restored(&self) -> impl Iterator<Item = (String, u64)> {
+        self.salvaged.restored.iter().map(|(what, count)| (what.clone(), *count))
     }
 
     /// Collections whose records have gone over to this one, as they were.
@@ -136,15 +157,53 @@ fn is_at_rest(database: &Path) -> Result<bool, Error> {
         && siblings(DATABASE).iter().all(|name| !database.with_file_name(name).exists()))
 }
 
+/// A copy of a database below `scratch`, and where it is; it goes with what holds it.
+pub(super) fn scratch_copy(
+    original: &Path,
+    scratch: &Path,
+    preparation: &Preparation,
+) -> Result<(tempfile::TempDir, PathBuf, Salvaged), Error> {
+    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
+    let directory = made.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    let path = directory.path().join(DATABASE);
+    let salvaged = prepare_copy(original, &path, preparation)?;
+    Ok((directory, path, salvaged))
+}
+
 /// Makes a copy of a database under the name `copy`, rolled, salvaged and amended as it has to be.
-pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparation) -> Result<(), Error> {
-    copy_with_siblings(original, copy).map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparation) -> Result<Salvaged, Error> {
+    let copied = |copy: &Path| {
+        copy_with_siblings(original, copy).map_err(|source| Error::Scratch { path: original.to_owned(), source })
+    };
+    let salvaged = match preparation.pages {
+        Pages::Sound => {
+            copied(copy)?;
+            roll(copy).during(copy, "rolling its journal")?;
+            Salvaged::default()
+        }
+        Pages::Salvaged => {
+            let damaged = copy.with_extension("damaged");
+            copied(&damaged)?;
+            let _ = roll(&damaged); // where SQLite cannot even roll it, the file is read as it is
+            salvage(&damaged, copy).map_err(|error| match error {
+                Error::NotADatabase(_) => Error::NotADatabase(original.to_owned()),
+                error => error,
+            })?
+        }
+    };
     let mut connection =
         Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).during(copy, "opening it")?;
-    prepare(&connection).during(copy, "rolling its journal")?;
-    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).during(copy, "rolling its journal")?;
+    prepare(&connection).during(copy, "opening it")?;
     let (format, _) = Format::detect(&connection, original)?;
-    amend::amend(&mut connection, copy, format, &preparation.amendments)
+    amend::amend(&mut connection, copy, format, &preparation.amendments)?;
+    Ok(salvaged)
+}
+
+/// Rolls back or forward what a killed process left half done.
+fn roll(copy: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    prepare(&connection)?;
+    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))
 }
 
 fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {

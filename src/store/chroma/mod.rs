@@ -22,6 +22,7 @@ mod labels;
 mod leave;
 pub mod pickle;
 mod records;
+mod salvage;
 mod spare;
 mod staging;
 mod step;

@@ -45,46 +45,85 @@ pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut(
     let original = find_database(palace)?;
     let mut findings = database::file(&original)?;
     let source = open(palace, scratch, depth, &original, &mut findings)?;
-    findings.extend(database::schema(&source)?);
-    let source = sound(palace, scratch, source, &findings, &[Code::DatabaseSchema])?;
-    findings.extend(collections::structure(&source, &Collection::all(&source)?)?);
-    let source = sound(palace, scratch, source, &findings, &STRUCTURE)?;
-    let collections = Collection::all(&source)?;
-    findings.extend(rows(&source, &collections, scratch, depth)?);
+    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, scratch, depth, watch).map_err(Some) };
+    match looked {
+        Ok(found) => findings.extend(found),
+        Err(Some(error)) if !error.is_damage() => return Err(error),
+        Err(error) => {
+            let met = error.map(|error| Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
+            findings.extend(met);
+            let source = Source::open(palace, scratch, &salvaged())?;
+            let found = look_at_contents(&source, scratch, &findings, depth, watch)?;
+            findings.extend(found);
+        }
+    }
+    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
+    Ok(Checked { format: Some(source.format.name.clone()), findings })
+}
+
+/// Every layer of a database that SQLite can read.
+fn look(source: &Source, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
+    let mut findings = database::schema(source)?;
+    let whole = mended(source, scratch, &findings, &[Code::DatabaseSchema])?;
+    if whole.is_none() {
+        findings.extend(fulltext::check(source, scratch, depth)?);
+    }
+    let found = look_at_contents(whole.as_ref().unwrap_or(source), scratch, &findings, depth, watch)?;
+    findings.extend(found);
+    Ok(findings)
+}
+
+/// The layers above the database itself. What a salvaged copy has by way of schema and full-text index says nothing.
+/// `known` is what was found before.
+fn look_at_contents(
+    source: &Source,
+    scratch: &Path,
+    known: &[Finding],
+    depth: Depth,
+    watch: &mut dyn FnMut(),
+) -> Result<Vec<Finding>, Error> {
+    let mut findings = collections::structure(source, &Collection::all(source)?)?;
+    let whole = mended(source, scratch, &[known, &findings].concat(), &STRUCTURE)?;
+    let source = whole.as_ref().unwrap_or(source);
+    let collections = Collection::all(source)?;
+    findings.extend(collections::check(source, &collections)?);
+    findings.extend(sequences::check(source, &collections)?);
     findings.extend(match depth {
-        Depth::Quick | Depth::Pages => segments::check(&source, &collections)?,
-        Depth::Deep => records::check(&source, &survey(&source, Limits::default(), watch)?)?,
+        Depth::Quick | Depth::Pages => segments::check(source, &collections)?,
+        Depth::Deep => records::check(source, &survey(source, Limits::default(), watch)?)?,
     });
-    findings.extend(directory::check(&source)?);
-    Ok(checked(Some(&source), findings))
+    findings.extend(directory::check(source)?);
+    Ok(findings)
 }
 
 /// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
 pub(super) fn again(source: &Source, survey: &Survey, scratch: &Path) -> Result<Vec<Finding>, Error> {
     let collections = Collection::all(source)?;
     let mut findings = database::schema(source)?;
+    findings.extend(fulltext::check(source, scratch, Depth::Deep)?);
     findings.extend(collections::structure(source, &collections)?);
-    findings.extend(rows(source, &collections, scratch, Depth::Deep)?);
+    findings.extend(collections::check(source, &collections)?);
+    findings.extend(sequences::check(source, &collections)?);
     findings.extend(records::check(source, survey)?);
-    Ok(findings)
-}
-
-/// Catalogue, numbers, queue and full-text index.
-fn rows(source: &Source, collections: &[Collection], scratch: &Path, depth: Depth) -> Result<Vec<Finding>, Error> {
-    let mut findings = collections::check(source, collections)?;
-    findings.extend(sequences::check(source, collections)?);
-    findings.extend(fulltext::check(source, scratch, depth)?);
     Ok(findings)
 }
 
 /// What the other layers cannot be understood without.
 const STRUCTURE: [Code; 3] = [Code::DatabaseSchema, Code::CollectionSegments, Code::CollectionDimension];
 
-/// What is looked at next reads a copy in which findings of these kinds are mended.
-fn sound(palace: &Path, scratch: &Path, source: Source, findings: &[Finding], codes: &[Code]) -> Result<Source, Error> {
-    let is_mended = |finding: &Finding| codes.contains(&finding.code);
-    let preparation = Preparation::of(findings, &is_mended);
-    if preparation.amendments.is_empty() { Ok(source) } else { Source::open(palace, scratch, &preparation) }
+/// The same store as a copy in which findings of these kinds are mended, where there are any.
+fn mended(source: &Source, scratch: &Path, findings: &[Finding], codes: &[Code]) -> Result<Option<Source>, Error> {
+    let preparation = Preparation::of(findings, &|finding| codes.contains(&finding.code));
+    let is_needed = !preparation.amendments.is_empty();
+    is_needed.then(|| Source::open(&source.directory, scratch, &preparation)).transpose()
+}
+
+fn is_damaged(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.code.is_of_pages())
+}
+
+fn salvaged() -> Preparation {
+    Preparation { pages: Pages::Salvaged, amendments: Vec::new() }
 }
 
 /// Opens the database as it has to be read, and says what is wrong with its pages.
@@ -95,36 +134,29 @@ fn open(
     original: &Path,
     findings: &mut Vec<Finding>,
 ) -> Result<Source, Error> {
-    let is_damaged = |findings: &[Finding]| findings.iter().any(|finding| finding.code.is_of_pages());
-    let salvaged = Preparation { pages: Pages::Salvaged, amendments: Vec::new() };
     if is_damaged(findings) {
-        return Source::open(palace, scratch, &salvaged);
+        return Source::open(palace, scratch, &salvaged());
     }
     match Source::open(palace, scratch, &Preparation::default()) {
         Ok(source) => {
             if depth != Depth::Quick {
-                findings.extend(database::pages(&source)?);
+                findings.extend(database::pages(&source.database)?);
             }
-            if is_damaged(findings) { Source::open(palace, scratch, &salvaged) } else { Ok(source) }
+            Ok(source)
         }
         Err(error) if error.is_damage() => {
             let evidence = format!("{}: {error}", original.display());
             findings.push(Finding::new(Code::DatabasePage, super::DATABASE, evidence));
-            Source::open(palace, scratch, &salvaged)
+            Source::open(palace, scratch, &salvaged())
         }
         Err(error) => Err(error),
     }
 }
 
-fn checked(source: Option<&Source>, mut findings: Vec<Finding>) -> Checked {
-    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
-    Checked { format: source.map(|source| source.format.name.clone()), findings }
-}
-
 impl Preparation {
     /// How a palace with these findings has to be read so that those which are wanted are mended.
     pub fn of(findings: &[Finding], is_wanted: &dyn Fn(&Finding) -> bool) -> Preparation {
-        let is_damaged = findings.iter().any(|finding| finding.code.is_of_pages());
+        let is_damaged = is_damaged(findings);
         let wanted = findings.iter().filter(|finding| is_wanted(finding));
         let mut amendments: Vec<Amendment> = wanted.filter_map(|finding| finding.amendment.clone()).collect();
         amendments.dedup();

@@ -14,6 +14,7 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
         let unsound = one.unsound.iter().filter(|unsound| unsound.part != Part::Vectors); // told vector by vector
         findings.extend(unsound.map(|unsound| segments::finding(source, &one.collection, unsound)));
     }
+    let mut unread = Vec::new();
     let mut ids = BTreeMap::<(Code, String), Vec<String>>::new();
     let mut note = |code, collection: String, id| ids.entry((code, collection)).or_default().push(id);
     for loss in losses {
@@ -24,10 +25,13 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
                 let finding = Finding::new(Code::MetadataOrphan, &*table, "rows of no record");
                 findings.push(finding.with_count(rows as u64).with_amendment(Amendment::Unowned { table, rows }))
             }
-            Loss::Record { .. } => findings.push(Finding::new(Code::DatabasePage, "embeddings", loss.to_string())),
+            Loss::Record { .. } | Loss::Value { .. } | Loss::Page { .. } => unread.push(loss.to_string()),
             Loss::Stranger { .. } => {}               // the schema told
             Loss::Write(_) | Loss::Older { .. } => {} // an amendment would lose it
         }
+    }
+    if !unread.is_empty() {
+        findings.push(Finding::new(Code::DatabasePage, "rows", "they are not restored from anywhere").with_ids(unread));
     }
     let with_ids = |((code, collection), ids): ((Code, String), Vec<String>)| {
         Finding::new(code, collection, format!("{} records", ids.len())).with_ids(ids)
