@@ -20,6 +20,7 @@ pub mod hnsw;
 mod index;
 mod kernel;
 mod labels;
+mod leave;
 pub mod pickle;
 mod records;
 mod salvage;

@@ -165,6 +165,13 @@ pub enum Loss {
         /// How many.
         rows: i64,
     },
+    /// A write in the queue that cannot be applied, by its number.
+    Write(i64),
+    /// A record that has another one of the same id which was written later.
+    Older {
+        /// Its row in `embeddings`.
+        rowid: i64,
+    },
     /// A table, column, index, view or trigger that chromadb did not make.
     Stranger {
         /// Its name.
@@ -182,6 +189,8 @@ impl fmt::Display for Loss {
             Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
             Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
             Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
+            Loss::Write(sequence) => write!(f, "write {sequence} in the queue: chromadb cannot apply it"),
+            Loss::Older { rowid } => write!(f, "record in row {rowid}: the same id was written again later"),
             Loss::Stranger { name } => write!(f, "{name} in the database: chromadb did not make it"),
         }
     }

@@ -1,7 +1,7 @@
 //! The full-text index: whether it agrees with itself, and with the documents.
 
 use super::Depth;
-use super::code::Code;
+use super::code::{Code, Remedy};
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::{Amendment, Preparation, Source, catalog, database};
@@ -9,25 +9,38 @@ use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 
 const TABLE: &str = "embedding_fulltext_search";
+/// The tables it is kept in.
+const PARTS: [&str; 5] = ["data", "idx", "content", "docsize", "config"];
 const DOCUMENTS: &str = "embedding_metadata WHERE key = 'chroma:document' AND string_value IS NOT NULL";
 
 pub(super) fn check(source: &Source, scratch: &Path, depth: Depth) -> Result<Vec<Finding>, Error> {
-    let doing = "reading its full-text index";
     if catalog::columns(&source.connection, "main", TABLE).unwrap_or_default().is_empty() {
         return Ok(Vec::new()); // the schema has been found wrong already
     }
-    let mut findings = Vec::new();
-    let found = counts(source).during(&source.database, doing)?;
-    findings.extend(found.map(|(code, evidence)| Finding::new(code, TABLE, evidence)));
-    if depth == Depth::Deep {
-        if findings.is_empty() {
-            findings.extend(differing(source).during(&source.database, doing)?);
-        }
-        if findings.is_empty() {
-            findings.extend(damaged(source, scratch)?);
-        }
+    let found = match look(source, scratch, depth) {
+        Err(error) if error.is_damage() => Some(Finding::new(Code::FulltextDamaged, TABLE, error.to_string())),
+        found => found?,
+    };
+    let Some(finding) = found else { return Ok(Vec::new()) };
+    // Dropping a table reads its pages.
+    let is_readable =
+        PARTS.iter().all(|part| verdict(&source.connection, &format!("{TABLE}_{part}")) == Ok("ok".into()));
+    let finding = if is_readable { finding } else { finding.with_remedy(Remedy::Rebuild) };
+    Ok(vec![finding.with_amendment(Amendment::FullText)])
+}
+
+fn look(source: &Source, scratch: &Path, depth: Depth) -> Result<Option<Finding>, Error> {
+    let doing = "reading its full-text index";
+    if let Some((code, evidence)) = counts(source).during(&source.database, doing)? {
+        return Ok(Some(Finding::new(code, TABLE, evidence)));
     }
-    Ok(findings.into_iter().map(|finding| finding.with_amendment(Amendment::FullText)).collect())
+    if depth != Depth::Deep {
+        return Ok(None);
+    }
+    match differing(source).during(&source.database, doing)? {
+        Some(finding) => Ok(Some(finding)),
+        None => damaged(source, scratch),
+    }
 }
 
 /// Rows of the index against records and documents, by number.
@@ -61,7 +74,7 @@ fn differing(source: &Source) -> rusqlite::Result<Option<Finding>> {
 /// The index against its own content, by SQLite itself. chromadb's SQLite indexes a document up to its first NUL and
 /// ours goes on, so where there are such documents a copy is compared whose content ends there too.
 fn damaged(source: &Source, scratch: &Path) -> Result<Option<Finding>, Error> {
-    let verdict = verdict(&source.connection).during(&source.database, "checking its full-text index")?;
+    let verdict = verdict(&source.connection, TABLE).during(&source.database, "checking its full-text index")?;
     if verdict == "ok" {
         return Ok(None);
     }
@@ -73,8 +86,8 @@ fn damaged(source: &Source, scratch: &Path) -> Result<Option<Finding>, Error> {
     Ok(Some(Finding::new(Code::FulltextDamaged, TABLE, verdict)))
 }
 
-fn verdict(connection: &Connection) -> rusqlite::Result<String> {
-    connection.query_row(&format!("PRAGMA quick_check({TABLE})"), [], |row| row.get(0))
+fn verdict(connection: &Connection, table: &str) -> rusqlite::Result<String> {
+    connection.query_row(&format!("PRAGMA quick_check({table})"), [], |row| row.get(0))
 }
 
 fn is_sound_up_to_nul(source: &Source, scratch: &Path) -> Result<bool, Error> {
@@ -86,7 +99,7 @@ fn is_sound_up_to_nul(source: &Source, scratch: &Path) -> Result<bool, Error> {
             "PRAGMA synchronous=OFF;
              UPDATE {TABLE}_content SET c0 = substr(c0, 1, instr(c0, char(0)) - 1) WHERE instr(c0, char(0)) > 0"
         ))?;
-        verdict(&copy)
+        verdict(&copy, TABLE)
     };
     Ok(check().during(&path, "checking a copy of its full-text index")? == "ok")
 }
