@@ -165,7 +165,7 @@ pub(super) fn stored_sequence(source: &Source, segment: Option<&str>) -> rusqlit
     let sql = "SELECT seq_id FROM max_seq_id WHERE segment_id = ?1";
     let value = source.connection.query_row(sql, [segment], |row| row.get::<_, Value>(0)).optional()?;
     Ok(match value {
-        None | Some(Value::Null) => Stored::Absent,
+        None => Stored::Absent,
         Some(Value::Integer(value)) => Stored::Integer(value),
         Some(Value::Blob(bytes)) => {
             bytes.try_into().map_or(Stored::Strange, |bytes| Stored::Bytes(i64::from_be_bytes(bytes)))

@@ -147,6 +147,20 @@ impl Hnsw {
         Ok(Hnsw { header, level0, level0_bytes, lengths: open(directory, LENGTHS)? })
     }
 
+    /// Counts anew, up to `most`, where the files hold more elements than the header says. Says whether they do.
+    pub(super) fn recount(&mut self, most: u64) -> Result<bool, Error> {
+        let lengths = self.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len() / 4;
+        let found = most.min(lengths).min(self.level0_bytes / self.header.element_bytes);
+        let is_more = found > self.header.count;
+        self.header.count = self.header.count.max(found);
+        Ok(is_more)
+    }
+
+    /// Whether the file of vectors has room for so many elements, whatever the header says.
+    pub(super) fn holds(&self, count: u64) -> bool {
+        self.level0_bytes / self.header.element_bytes >= count
+    }
+
     /// Elements the header counts, deleted ones among them.
     pub fn count(&self) -> u64 {
         self.header.count
@@ -384,7 +398,8 @@ impl Header {
             && header.element_bytes == header.label_at + 8
             && u64_at(12) >= header.count
             && u64_at(76) == header.links_max
-            && header.count < u64::from(u32::MAX);
+            && header.count < u64::from(u32::MAX)
+            && (header.count == 0 || u64::from(header.entry) < header.count);
         match fits {
             true => Ok(header),
             false => unsound(HEADER, "its numbers do not fit together".into()),

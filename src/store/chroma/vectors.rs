@@ -326,9 +326,11 @@ impl Vectors {
                 return Ok(None);
             }
         };
-        let live = "SELECT (SELECT count(*) FROM label JOIN element USING (label)), (SELECT count(*) FROM element)";
-        let live = self.index.query_row(live, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
-        let (found, elements) = live.during(&source.database, "indexing vectors")?;
+        drop(insert);
+        let (mut found, mut elements) = self.count_elements(source)?;
+        if found < ids && self.recount(source, summary.total_elements_added)? {
+            (found, elements) = self.count_elements(source)?;
+        }
         if ids != labels || ids != found || ids != elements || label_max > summary.total_elements_added {
             let what = format!(
                 "{PICKLE} maps {ids} ids and {labels} labels up to {label_max} of {}, {found} to {elements} elements",
@@ -336,11 +338,32 @@ impl Vectors {
             );
             self.unsound.push(Unsound::new(Part::Pickle, what));
             if found < elements {
-                drop(insert);
                 self.prove_labels(source)?;
             }
         }
         Ok(Some(summary))
+    }
+
+    /// Live elements that a record goes with, and all there are.
+    fn count_elements(&self, source: &Source) -> Result<(i64, i64), Error> {
+        let live = "SELECT (SELECT count(*) FROM label JOIN element USING (label)), (SELECT count(*) FROM element)";
+        let live = self.index.query_row(live, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        live.during(&source.database, "indexing vectors")
+    }
+
+    /// Reads elements that the files hold and the header does not count. Says whether there are any.
+    fn recount(&mut self, source: &Source, most: i64) -> Result<bool, Error> {
+        let Some(mut hnsw) = self.hnsw.take() else { return Ok(false) };
+        let before = hnsw.count();
+        let is_more = hnsw.recount(most.max(0) as u64).map_err(|error| self.broken(error))?;
+        if is_more {
+            let what = format!("header.bin: it counts {before} elements, and there are {}", hnsw.count());
+            self.unsound.retain(|unsound| unsound.part != Part::Header);
+            self.unsound.push(Unsound::new(Part::Header, what));
+            self.read_elements(source, &hnsw)?;
+        }
+        self.hnsw = Some(hnsw);
+        Ok(is_more)
     }
 
     /// Finds the labels of the records without the pickle. What could be read of it stays where nothing can be proved.

@@ -84,6 +84,10 @@ fn glance_at_pickle(
         Err(source) => return Err(Error::Pickle { path: path.to_owned(), source }),
     };
     let (count, added) = (hnsw.count() as i64, summary.total_elements_added);
+    if ids > count && hnsw.holds(ids as u64) {
+        let what = format!("header.bin: it counts {count} elements, and there are {ids}");
+        return Ok(Some(Unsound::new(Part::Header, what)));
+    }
     if ids != labels || ids > count || label_max > added || (ids == 0 && count > 0) {
         let what = format!("it maps {ids} ids and {labels} labels up to {label_max} of {added}, {count} elements");
         return Ok(Some(Unsound::new(Part::Pickle, what)));
