@@ -37,8 +37,8 @@ const DAMAGES: [Damage; 12] = [
     }),
     ("data_level0.bin is cut short", Cost::Some, |index| cut_elements(index, "data_level0.bin")),
     ("length.bin is cut short", Cost::Some, |index| cut_elements(index, "length.bin")),
-    ("header.bin is garbage", Cost::All, |index| overwrite(&index.join("header.bin"), 0, &[0xa5; 100])),
-    ("header.bin is cut short", Cost::All, |index| truncate(&index.join("header.bin"), 1, 2)),
+    ("header.bin is garbage", Cost::Nothing, |index| overwrite(&index.join("header.bin"), 0, &[0xa5; 100])),
+    ("header.bin is cut short", Cost::Nothing, |index| truncate(&index.join("header.bin"), 1, 2)),
     ("index_metadata.pickle is empty", Cost::All, |index| truncate(&index.join("index_metadata.pickle"), 0, 1)),
     ("index_metadata.pickle is missing", Cost::All, |index| {
         std::fs::remove_file(index.join("index_metadata.pickle")).expect("it was there");

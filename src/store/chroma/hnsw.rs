@@ -130,7 +130,8 @@ impl Hnsw {
         Hnsw::with_header(directory, Header::read(&open(directory, HEADER)?)?)
     }
 
-    /// Opens a segment whose header is lost, to read its vectors, where its two other files agree on how many there are.
+    /// Opens a segment whose header is lost, to read its vectors, where its two other files agree on how many there
+    /// are.
     pub fn open_without_header(directory: &Path, dimension: u64, links: u64) -> Result<Hnsw, Error> {
         let mut hnsw = Hnsw::with_header(directory, Header::guessed(dimension, links))?;
         let lengths = hnsw.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len();

@@ -1,9 +1,10 @@
 //! Finds out which record stands at which label of a segment whose pickle is lost, where that can be proved.
 //!
-//! Since chromadb 1.0 a record gets its label and its row in `embeddings` in one order, so labels, sorted, go with rows,
-//! sorted (CHROMA.md §3.4). Records that were deleted since leave holes among the rows, and other collections leave some
-//! too. Some pairs are known: from what could be read of the pickle, and from vectors that the queue still holds. A pair
-//! is proved where it is the same in every way in which the labels can be given to rows and holes in order.
+//! Since chromadb 1.0 a record gets its label and its row in `embeddings` in one order, so labels, sorted, go with
+//! rows, sorted (CHROMA.md §3.4). Records that were deleted since leave holes among the rows, and other collections
+//! leave some too. Some pairs are known: from what could be read of the pickle, and from vectors that the queue still
+//! holds. A pair is proved where it is the same in every way in which the labels can be given to rows and holes in
+//! order.
 
 use super::catalog::floats;
 use super::error::{During, Error};
@@ -171,8 +172,8 @@ fn elements(index: &Connection) -> rusqlite::Result<Vec<(i64, i64)>> {
     query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// Records by their rows, with the number of their last write; `None` where one was written by a chromadb before 1.0, which left its number as
-/// bytes.
+/// Records by their rows, with the number of their last write; `None` where one was written by a chromadb before 1.0,
+/// which left its number as bytes.
 fn rows(source: &Source, collection: &Collection) -> rusqlite::Result<Option<Vec<(i64, i64, Text)>>> {
     let sql = "SELECT id, CASE typeof(seq_id) WHEN 'integer' THEN seq_id END, embedding_id FROM embeddings
                WHERE segment_id = ?1 ORDER BY id";

@@ -51,7 +51,8 @@ fn counts(source: &Source) -> rusqlite::Result<Option<(Code, String)>> {
     let count = |sql: &str| source.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let orphans = format!("FROM {TABLE}_docsize d WHERE NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.id = d.id)");
     let orphaned = count(&format!("SELECT count(*) {orphans}"))?;
-    // chromadb 0.4 leaves such rows behind whenever it deletes; they only harm where a new record will get their number.
+    // chromadb 0.4 leaves such rows behind whenever it deletes; they only harm where a new record will get their
+    // number.
     let harmful = format!("SELECT count(*) {orphans} AND d.id > (SELECT coalesce(max(id), 0) FROM embeddings)");
     if orphaned > 0 && (source.format.has_configuration() || count(&harmful)? > 0) {
         return Ok(Some((Code::FulltextOrphan, format!("{orphaned} rows of no record"))));
@@ -89,8 +90,8 @@ fn damaged(source: &Source, scratch: &Path) -> Result<Option<Finding>, Error> {
     Ok(Some(Finding::new(Code::FulltextDamaged, TABLE, verdict)))
 }
 
-/// Documents that a search for their own first letters does not find: SQLite's own check passes over an index that knows
-/// no words at all. Some of the first and of the last are asked for.
+/// Documents that a search for their own first letters does not find: SQLite's own check passes over an index that
+/// knows no words at all. Some of the first and of the last are asked for.
 fn unfindable(source: &Source) -> rusqlite::Result<Option<Finding>> {
     let sample = format!(
         "SELECT id, substr(string_value, 1, 3) FROM {DOCUMENTS} AND substr(string_value, 1, 3) GLOB '[ -~][ -~][ -~]'"

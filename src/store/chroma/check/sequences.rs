@@ -32,7 +32,8 @@ pub(super) fn check(source: &Source, collections: &[Collection]) -> Result<Vec<F
     look().during(&source.database, "reading its sequence numbers")
 }
 
-/// The last write that the files of a segment hold; what a pickle says is only asked for where the database says nothing.
+/// The last write that the files of a segment hold; what a pickle says is only asked for where the database says
+/// nothing.
 fn persisted_by_files(source: &Source, collection: &Collection) -> i64 {
     let summary = || {
         let pickle = collection.segment_directory(source)?.join("index_metadata.pickle");
