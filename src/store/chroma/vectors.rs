@@ -14,7 +14,7 @@ use super::labels;
 use super::pickle::{self, Pair, Summary};
 use super::spare;
 use super::text::Text;
-use super::unsound::{Part, Unsound};
+use super::unsound::{CONTRADICTION, Part, Unsound};
 use super::{Collection, IndexShape, Source, Space};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::{Path, PathBuf};
@@ -302,16 +302,19 @@ impl Vectors {
     fn read_pickle(&mut self, source: &Source, path: &Path) -> Result<Option<Summary>, Error> {
         let insert = self.index.prepare("INSERT OR IGNORE INTO label VALUES (?1, ?2)");
         let mut insert = insert.during(&source.database, "indexing vectors")?;
-        let (mut ids, mut labels, mut label_max) = (0_i64, 0_i64, 0_i64);
-        let summary = pickle::read(path, &mut |pair| match pair {
-            Pair::IdToLabel(id, label) => {
-                (ids, label_max) = (ids + 1, label_max.max(label));
-                let inserted = insert.execute(params![Text(id.to_vec()), label]);
-                inserted.map(drop).map_err(|error| pickle::Error::Receiver(error.to_string()))
-            }
-            Pair::LabelToId(..) => {
-                labels += 1;
-                Ok(())
+        let (mut ids, mut labels, mut label_max, mut balance) = (0_i64, 0_i64, 0_i64, 0_u64);
+        let summary = pickle::read(path, &mut |pair| {
+            balance = pair.weigh(balance);
+            match pair {
+                Pair::IdToLabel(id, label) => {
+                    (ids, label_max) = (ids + 1, label_max.max(label));
+                    let inserted = insert.execute(params![Text(id.to_vec()), label]);
+                    inserted.map(drop).map_err(|error| pickle::Error::Receiver(error.to_string()))
+                }
+                Pair::LabelToId(..) => {
+                    labels += 1;
+                    Ok(())
+                }
             }
         });
         let summary = match summary {
@@ -330,6 +333,9 @@ impl Vectors {
         let (mut found, mut elements) = self.count_elements(source)?;
         if found < ids && self.recount(source, summary.total_elements_added)? {
             (found, elements) = self.count_elements(source)?;
+        }
+        if ids == labels && balance != 0 {
+            self.unsound.push(Unsound::new(Part::Pickle, CONTRADICTION));
         }
         if ids != labels || ids != found || ids != elements || label_max > summary.total_elements_added {
             let what = format!(

@@ -4,6 +4,7 @@ use super::code::Code;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
+use crate::store::chroma::unsound::CONTRADICTION;
 use crate::store::chroma::{Collection, Part, Source, Unsound, pickle};
 use rusqlite::params;
 use std::path::Path;
@@ -70,8 +71,9 @@ fn glance_at_pickle(
     hnsw: &Hnsw,
     path: &Path,
 ) -> Result<Option<Unsound>, Error> {
-    let (mut ids, mut labels, mut label_max) = (0_i64, 0_i64, 0_i64);
+    let (mut ids, mut labels, mut label_max, mut balance) = (0_i64, 0_i64, 0_i64, 0_u64);
     let summary = pickle::read(path, &mut |pair| {
+        balance = pair.weigh(balance);
         match pair {
             pickle::Pair::IdToLabel(_, label) => (ids, label_max) = (ids + 1, label_max.max(label)),
             pickle::Pair::LabelToId(..) => labels += 1,
@@ -91,6 +93,9 @@ fn glance_at_pickle(
     if ids != labels || ids > count || label_max > added || (ids == 0 && count > 0) {
         let what = format!("it maps {ids} ids and {labels} labels up to {label_max} of {added}, {count} elements");
         return Ok(Some(Unsound::new(Part::Pickle, what)));
+    }
+    if balance != 0 {
+        return Ok(Some(Unsound::new(Part::Pickle, CONTRADICTION)));
     }
     let persisted = collection.vector_sequence.or(summary.max_seq_id).unwrap_or(0);
     diverged(source, collection, ids, persisted).during(&source.database, "counting records")
