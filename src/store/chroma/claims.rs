@@ -1,8 +1,8 @@
 //! Whether a segment holds the writes that its number claims.
 //!
-//! A number that is too high hides writes that wait in the queue; one that is too low does no harm, since applying a write
-//! twice, and all that came after it, leads to the same. So where the pickle contradicts the number, everything that the
-//! queue still has is applied again.
+//! A number that is too high hides writes that wait in the queue; one that is too low does no harm, since applying a
+//! write twice, and all that came after it, leads to the same. So where the pickle contradicts the number, everything
+//! that the queue still has is applied again.
 
 use super::{Collection, Source, pickle};
 use rusqlite::params;

@@ -43,8 +43,8 @@ pub(super) fn older(transaction: &Transaction, rows: &[i64]) -> rusqlite::Result
     transaction.execute_batch("PRAGMA writable_schema=RESET; REINDEX embeddings")
 }
 
-/// Writes down that a collection measures by cosine, where chromadb looks for it: in the schema or the configuration, if
-/// they say otherwise; else in the segment's metadata (CHROMA.md §1.4).
+/// Writes down that a collection measures by cosine, where chromadb looks for it: in the schema or the configuration,
+/// if they say otherwise; else in the segment's metadata (CHROMA.md §1.4).
 pub(super) fn cosine(transaction: &Transaction, collection: &str, vector: &str) -> rusqlite::Result<()> {
     let places = [
         ("schema_str", "$.keys.\"#embedding\".float_list.vector_index.config.space"),

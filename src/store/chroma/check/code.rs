@@ -197,7 +197,7 @@ codes! {
         "A collection lacks one of its two segments.",
         "chromadb refuses to open the collection.", "everything that the other segment and the queue hold";
     CollectionSpace "collection-space" Warning
-        Remedy::Person("nothing is wrong for vectors of length one, which is what MemPalace makes; otherwise mine anew"),
+        Remedy::Person("nothing is wrong for vectors of length one, which MemPalace makes; otherwise mine anew"),
         "A collection was meant for cosine distance and works with another one.",
         "Distances come out differently.", "everything";
     CollectionDimension "collection-dimension" Damage Remedy::Amend,

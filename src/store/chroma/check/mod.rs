@@ -39,8 +39,8 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
-/// Looks through a palace. A copy of the database, where one is needed, is made below `scratch`; `watch` is told of every
-/// record that is read.
+/// Looks through a palace. A copy of the database, where one is needed, is made below `scratch`; `watch` is told of
+/// every record that is read.
 pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
     let original = find_database(palace)?;
     let mut findings = database::file(&original)?;

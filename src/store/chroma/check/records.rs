@@ -57,8 +57,8 @@ fn flawed(flaws: &[Flaw]) -> Vec<Finding> {
     ids.into_iter().map(finding).collect()
 }
 
-/// Ids that stand for more than one record, behind the back of the index that should forbid it. The one that was written
-/// last is the one that counts.
+/// Ids that stand for more than one record, behind the back of the index that should forbid it. The one that was
+/// written last is the one that counts.
 fn duplicates(source: &Source) -> rusqlite::Result<Option<Finding>> {
     // Bytes sort like the numbers in them, and are what a chromadb before 1.0 wrote: integers came later.
     let sql = "SELECT id, embedding_id FROM (
