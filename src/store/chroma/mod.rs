@@ -36,6 +36,7 @@ pub use database::{Source, find_database, siblings};
 pub use digest::Digest;
 pub use error::Error;
 pub use format::Format;
+pub use salvage::{Salvaged, salvage};
 pub use spare::copies;
 pub use step::{Step, Workshop};
 pub use survey::{Batch, Limits, Loss, QueueBatch, Survey, Surveyed, Totals, survey};
