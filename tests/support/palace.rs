@@ -9,6 +9,7 @@ mod expected;
 mod ground;
 mod mount;
 mod pickle;
+mod rows;
 mod scene;
 mod strace;
 mod sweep;
@@ -20,6 +21,7 @@ pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf}
 pub(crate) use expected::assert_as_expected;
 pub(crate) use ground::{Ground, Indexes, REBUILD, RECOVER, RESUME, kill, try_to_kill};
 pub(crate) use mount::Mount;
+pub(crate) use rows::{Row, Rows, Verdict};
 pub(crate) use scene::{Scene, store_inodes};
 pub(crate) use strace::{Call, Injection, Landed, Point, Strace, calls_of};
 pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
