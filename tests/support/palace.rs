@@ -3,6 +3,7 @@
 
 #![allow(unused_imports, reason = "every test program compiles all of this and uses a part")]
 
+mod catalogue;
 mod content;
 mod damage;
 mod expected;
@@ -14,7 +15,9 @@ mod strace;
 mod sweep;
 mod trees;
 mod vectors;
+mod ward;
 
+pub(crate) use catalogue::{Case, Class, Depth, GROUPS, Mend, class};
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
 pub(crate) use expected::assert_as_expected;
@@ -24,6 +27,7 @@ pub(crate) use scene::{Scene, store_inodes};
 pub(crate) use strace::{Call, Injection, Landed, Point, Strace, calls_of};
 pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
 pub(crate) use trees::{Kind, Node, Tree};
+pub(crate) use ward::{Finding, Outcome, check, findings, is_tolerated, treat};
 
 use std::ffi::OsString;
 use std::io::Write;
