@@ -1,5 +1,5 @@
-//! Damages palaces in every way of the catalogue: a check finds it and touches nothing, a repair brings back whatever is
-//! anywhere on disk, and then a deep check finds nothing any more.
+//! Damages palaces in every way of the catalogue: a check finds it and touches nothing, a repair brings back whatever
+//! is anywhere on disk, and then a deep check finds nothing any more.
 
 mod support;
 
