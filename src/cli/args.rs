@@ -2,6 +2,7 @@
 
 use super::report::{Format, Verbosity};
 use crate::store::chroma::Limits;
+use crate::store::chroma::check::Code;
 use clap::{ArgAction, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,9 @@ pub(super) struct Args {
 
 const AFTER_HELP: &str = "\
 Examples:
-  palacekeeper status                 is anything unfinished?
-  palacekeeper rebuild --plan         what would be done, and how much space it takes
+  palacekeeper check                  is anything wrong? (--deep reads everything)
+  palacekeeper repair --plan          what would mend it, and how much space that takes
+  palacekeeper repair                 mend it: build aside, prove, replace
   palacekeeper rebuild                build the palace anew, prove it, replace it
   palacekeeper recover                finish or undo what was cut short
 
@@ -36,6 +38,10 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Say what is wrong with the palace; changes nothing
+    Check(CheckArgs),
+    /// Mend what check finds, the smallest way that is safe
+    Repair(RepairArgs),
     /// Say whether anything is unfinished
     Status,
     /// List the operations on this palace, or the steps of one
@@ -46,7 +52,7 @@ pub(super) enum Command {
     /// Finish or undo what was cut short
     Recover(RecoverArgs),
     /// Build the palace anew from all that can be read, prove it equal, and replace it
-    Rebuild(RebuildArgs),
+    Rebuild(GoArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +66,28 @@ pub(super) struct RecoverArgs {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct RebuildArgs {
+pub(super) struct CheckArgs {
+    /// Read every page, every row and every vector
+    #[arg(long)]
+    pub(super) deep: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RepairArgs {
+    /// Mend only findings of this code; may be given several times
+    #[arg(long, value_name = "CODE", value_parser = parse_code)]
+    pub(super) only: Vec<Code>,
+    #[command(flatten)]
+    pub(super) go: GoArgs,
+}
+
+fn parse_code(name: &str) -> Result<Code, String> {
+    Code::named(name).ok_or_else(|| "no finding has this code; palacekeeper check prints those it finds".into())
+}
+
+/// How far to go.
+#[derive(Debug, clap::Args)]
+pub(super) struct GoArgs {
     /// Show what would be done and the space it needs, and stop
     #[arg(long)]
     pub(super) plan: bool,

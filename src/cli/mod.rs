@@ -4,19 +4,21 @@
 
 mod args;
 mod exit;
+mod findings;
 mod progress;
 mod report;
 
 pub use exit::Exit;
 
-use crate::keeper::{self, Ended, Error, Keeper, Proposal};
+use crate::keeper::{self, Diagnosis, Error, Keeper, Proposal};
 use crate::store::chroma::Limits;
-use args::{Args, Command, RebuildArgs, RecoverArgs};
+use crate::store::chroma::check::{Code, Depth, Severity};
+use args::{Args, CheckArgs, Command, GoArgs, RecoverArgs, RepairArgs};
 use clap::Parser;
 use progress::Progress;
-use report::Report;
+use report::{Carried, Mended, Report};
 use std::io::{self, BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Runs the command line and says how it went.
@@ -45,6 +47,8 @@ fn raise_file_limit() {
 fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
     let palace = args.palace();
     match &args.command {
+        Command::Check(check_args) => check(palace, check_args, report),
+        Command::Repair(repair_args) => repair(palace, repair_args, report),
         Command::Status => status(palace, report),
         Command::Log { operation } => log(palace, *operation, report),
         Command::Recover(recover_args) => recover(palace, recover_args, report),
@@ -90,56 +94,109 @@ fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit,
     };
     progress.finish();
     match ended {
-        Some(ended) => report.ended(&ended, &[]),
+        Some(ended) => report.ended(&ended, &Carried::default(), None),
         None => report.nothing_to_recover(),
     }
     Ok(Exit::Done)
 }
 
-fn rebuild(palace: PathBuf, args: &RebuildArgs, report: &Report) -> Result<Exit, Error> {
+fn check(palace: PathBuf, args: &CheckArgs, report: &Report) -> Result<Exit, Error> {
+    let depth = if args.deep { Depth::Deep } else { Depth::Quick };
+    let reading = Progress::reading(report);
+    let checked = keeper::check(&palace, depth, &mut || reading.record())?;
+    reading.finish();
+    report.checked(&palace, depth, &checked);
+    let has = |code| checked.findings.iter().any(|finding| finding.code == code);
+    Ok(match checked.findings.iter().map(|finding| finding.severity).max() {
+        _ if has(Code::OperationInterrupted) => Exit::Interrupted,
+        None | Some(Severity::Note) => Exit::Done,
+        Some(_) => Exit::Damage,
+    })
+}
+
+fn repair(palace: PathBuf, args: &RepairArgs, report: &Report) -> Result<Exit, Error> {
+    let limits = Limits { batch_bytes: args.go.batch_bytes };
+    let reading = Progress::reading(report);
+    if args.go.plan {
+        let diagnosis = keeper::propose_repair(&palace, &args.only, limits, &mut || reading.record())?;
+        reading.finish();
+        report.diagnosis(&diagnosis);
+        return Ok(if diagnosis.proposal.is_some() { Exit::Damage } else { nothing_to_mend(&diagnosis) });
+    }
+    let Some(mut keeper) = lock(&palace, &args.go, report)? else { return Ok(Exit::Usage) };
+    let diagnosis = keeper.propose_repair(&args.only, limits, &mut || reading.record())?;
+    reading.finish();
+    let exit = nothing_to_mend(&diagnosis);
+    let Diagnosis { mended, left, proposal } = diagnosis;
+    let Some(proposal) = proposal else {
+        report.nothing_to_mend(&left);
+        return Ok(exit);
+    };
+    let about = Mended { mended, left };
+    go_ahead(&mut keeper, proposal, &args.go, Some(&about), report)
+}
+
+/// Whether a person has to do something about what a program cannot mend.
+fn nothing_to_mend(diagnosis: &Diagnosis) -> Exit {
+    let is_grave = diagnosis.left.iter().any(|finding| finding.severity > Severity::Note);
+    if is_grave { Exit::Refused } else { Exit::Done }
+}
+
+fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Error> {
     let limits = Limits { batch_bytes: args.batch_bytes };
+    let reading = Progress::reading(report);
     if args.plan {
-        let mut reading = Progress::reading(report);
         let proposal = keeper::propose_rebuild(&palace, limits, &mut || reading.record())?;
         reading.finish();
         report.proposal(&proposal);
         return Ok(if proposal.losses.is_empty() { Exit::Done } else { Exit::Damage });
     }
-    let mut keeper = Keeper::lock(&palace)?;
+    let Some(mut keeper) = lock(&palace, args, report)? else { return Ok(Exit::Usage) };
+    let proposal = keeper.propose_rebuild(limits, &mut || reading.record())?;
+    reading.finish();
+    go_ahead(&mut keeper, proposal, args, None, report)
+}
+
+/// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.
+fn lock(palace: &Path, args: &GoArgs, report: &Report) -> Result<Option<Keeper>, Error> {
+    if !args.yes && !io::stdin().is_terminal() {
+        report.refusal("nobody is here to ask: say --yes to go ahead. Nothing was touched", Exit::Usage);
+        return Ok(None);
+    }
+    let mut keeper = Keeper::lock(palace)?;
     if let Some(ended) = keeper.recover(&mut ())? {
         report.recovered_first(&ended);
     }
-    let mut reading = Progress::reading(report);
-    let proposal = keeper.propose_rebuild(limits, &mut || reading.record())?;
-    reading.finish();
+    Ok(Some(keeper))
+}
+
+/// Asks where it has to, and runs what was proposed.
+fn go_ahead(
+    keeper: &mut Keeper,
+    proposal: Proposal,
+    args: &GoArgs,
+    about: Option<&Mended>,
+    report: &Report,
+) -> Result<Exit, Error> {
     if !proposal.losses.is_empty() && !args.accept_loss {
         report.refuse_losses(&proposal);
         return Ok(Exit::Refused);
     }
-    if !args.yes && !consents(report, &proposal)? {
+    if !args.yes && !consents(report, &proposal, about) {
         return Ok(Exit::Usage);
     }
-    let losses = proposal.losses.clone();
-    let ended = execute(&mut keeper, proposal, report)?;
-    report.ended(&ended, &losses);
+    let (losses, restored) = (proposal.losses.clone(), proposal.restored.clone());
+    let mut progress = Progress::working(report, proposal.plan.steps.iter().map(crate::engine::Step::weight).sum());
+    let ended = keeper.run(proposal, &mut progress);
+    progress.finish();
+    report.ended(&ended?, &Carried { losses: &losses, restored: &restored }, about);
     Ok(Exit::Done)
 }
 
-fn execute(keeper: &mut Keeper, proposal: Proposal, report: &Report) -> Result<Ended, Error> {
-    let mut progress = Progress::working(report, proposal.plan.steps.iter().map(crate::engine::Step::weight).sum());
-    let ended = keeper.rebuild(proposal, &mut progress);
-    progress.finish();
-    ended
-}
-
-/// Asks once, on stderr. Where nobody can answer, nobody has consented.
-fn consents(report: &Report, proposal: &Proposal) -> Result<bool, Error> {
-    if !io::stdin().is_terminal() {
-        report.refusal("nobody is here to ask: say --yes to go ahead. Nothing was touched", Exit::Usage);
-        return Ok(false);
-    }
-    report.question(proposal);
+/// Asks once, on stderr.
+fn consents(report: &Report, proposal: &Proposal, about: Option<&Mended>) -> bool {
+    report.question(proposal, about);
     let mut answer = String::new();
     let _ = io::stdin().lock().read_line(&mut answer);
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    matches!(answer.trim(), "y" | "Y" | "yes")
 }

@@ -35,7 +35,7 @@ impl Progress {
         Progress { bar: bar(report, None, READING), stop: &NEVER }
     }
 
-    pub(super) fn record(&mut self) {
+    pub(super) fn record(&self) {
         self.bar.inc(1);
     }
 

@@ -1,7 +1,9 @@
 //! Says what was found and done, to a person or to a program.
 
+use super::findings;
 use crate::engine::{Direction, Mark, Outcome, Verdict};
 use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal};
+use crate::store::chroma::check::Finding;
 use crate::store::chroma::{Loss, Route};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -26,6 +28,23 @@ pub(super) enum Verbosity {
 pub(super) struct Report {
     format: Format,
     verbosity: Verbosity,
+}
+
+/// What a repair is about.
+pub(super) struct Mended {
+    /// Findings it mends.
+    pub(super) mended: Vec<Finding>,
+    /// Findings it leaves.
+    pub(super) left: Vec<Finding>,
+}
+
+/// What became of what was there.
+#[derive(Default)]
+pub(super) struct Carried<'c> {
+    /// What could not be carried over.
+    pub(super) losses: &'c [Loss],
+    /// What was found elsewhere than where it should have been.
+    pub(super) restored: &'c [(String, u64)],
 }
 
 /// A person reads this many lines of a list; a program gets all of it.
@@ -59,7 +78,7 @@ impl Report {
         say(io::stderr(), format_args!("palacekeeper: {why}"));
     }
 
-    fn result(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
+    pub(super) fn result(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
         match self.format {
             Format::Text => say(io::stdout(), text()),
             Format::Json => say(io::stdout(), json()),
@@ -141,8 +160,14 @@ impl Report {
         self.note(&ended_text(ended));
     }
 
-    pub(super) fn ended(&self, ended: &Ended, losses: &[Loss]) {
-        let text = || [vec![ended_text(ended)], loss_lines(losses)].concat().join("\n");
+    pub(super) fn ended(&self, ended: &Ended, carried: &Carried, about: Option<&Mended>) {
+        let text = || {
+            let mut lines = vec![ended_text(ended)];
+            lines.extend(about.into_iter().flat_map(Mended::lines));
+            lines.extend(restored_lines(carried.restored));
+            lines.extend(loss_lines(carried.losses));
+            lines.join("\n")
+        };
         self.result(text, || {
             json!({
                 "operation": ended.number,
@@ -151,7 +176,10 @@ impl Report {
                 "aborted": ended.aborted,
                 "torn_bytes": ended.torn_bytes,
                 "folder": ended.folder.display().to_string(),
-                "losses": losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
+                "mended": about.map(|about| findings::codes(&about.mended)).unwrap_or_default(),
+                "left": about.map(|about| findings::codes(&about.left)).unwrap_or_default(),
+                "restored": restored_json(carried.restored),
+                "losses": carried.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
             })
         });
     }
@@ -160,6 +188,7 @@ impl Report {
         let text = || {
             let mut lines = proposal_lines(proposal);
             lines.extend(proposal.plan.steps.iter().zip(1..).map(|(step, number)| format!("{number:>4}  {step}")));
+            lines.extend(restored_lines(&proposal.restored));
             lines.extend(loss_lines(&proposal.losses));
             lines.join("\n")
         };
@@ -179,8 +208,9 @@ impl Report {
         );
     }
 
-    pub(super) fn question(&self, proposal: &Proposal) {
-        say(io::stderr(), format_args!("{}\nRebuild it? [y/N]", proposal_lines(proposal).join("\n")));
+    pub(super) fn question(&self, proposal: &Proposal, about: Option<&Mended>) {
+        let lines = about.into_iter().flat_map(Mended::lines).chain(proposal_lines(proposal)).collect::<Vec<_>>();
+        say(io::stderr(), format_args!("{}\nGo ahead? [y/N]", lines.join("\n")));
     }
 }
 
@@ -189,11 +219,12 @@ fn say(mut stream: impl Write, text: impl Display) {
     let _ = writeln!(stream, "{text}").and_then(|()| stream.flush());
 }
 
-fn proposal_lines(proposal: &Proposal) -> Vec<String> {
+pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
     let mut lines = vec![format!(
-        "A palace of chromadb {} in {} collections. Rebuilding it takes {} steps and {} ({} are free).",
+        "A palace of chromadb {} in {} collections. The {} takes {} steps and {} ({} are free).",
         proposal.format,
         proposal.collections.len(),
+        proposal.title,
         proposal.plan.steps.len(),
         HumanBytes(proposal.bytes_needed),
         HumanBytes(proposal.bytes_free),
@@ -216,9 +247,18 @@ fn proposal_lines(proposal: &Proposal) -> Vec<String> {
 fn route_text(route: &Route) -> String {
     match route {
         Route::Segment => "its index is sound and is copied".into(),
+        Route::Kept => "its index stays as it is".into(),
         Route::Unpersisted => "it has no index yet".into(),
         Route::Built { why } => format!("its index is not sound ({why}) and is built anew"),
     }
+}
+
+fn restored_lines(restored: &[(String, u64)]) -> impl Iterator<Item = String> {
+    restored.iter().map(|(what, count)| format!("restored: {count} {what}"))
+}
+
+fn restored_json(restored: &[(String, u64)]) -> Vec<Value> {
+    restored.iter().map(|(what, count)| json!({ "what": what, "count": count })).collect()
 }
 
 fn loss_lines(losses: &[Loss]) -> Vec<String> {
@@ -233,7 +273,7 @@ fn loss_lines(losses: &[Loss]) -> Vec<String> {
     lines
 }
 
-fn proposal_json(proposal: &Proposal) -> Value {
+pub(super) fn proposal_json(proposal: &Proposal) -> Value {
     let collections = proposal.collections.iter().map(|one| {
         json!({ "name": one.name, "records": one.records, "pending": one.pending, "index": route_text(&one.route) })
     });
@@ -243,6 +283,7 @@ fn proposal_json(proposal: &Proposal) -> Value {
         "steps": proposal.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "bytes_needed": proposal.bytes_needed,
         "bytes_free": proposal.bytes_free,
+        "restored": restored_json(&proposal.restored),
         "losses": proposal.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
     })
 }

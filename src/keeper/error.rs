@@ -1,6 +1,6 @@
 //! What can stop a keeper, and what a person can do about it.
 
-use crate::ops::rebuild;
+use crate::ops;
 use crate::{disk, engine, store::chroma};
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub enum Error {
     Disk(#[from] disk::Error),
     /// The store holds something that cannot be copied.
     #[error("{0}; put the thing itself there if it is a link, or move it away, then try again. Nothing was touched")]
-    Unfit(#[from] rebuild::Unfit),
+    Unfit(#[from] ops::Unfit),
     /// The journal, or a request to stop.
     #[error(transparent)]
     Engine(#[from] engine::Error),

@@ -6,18 +6,21 @@
 mod error;
 mod keep;
 mod neighbours;
+mod propose;
 mod view;
 
 pub use error::Error;
+pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
 pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};
-use crate::engine::{self, Begin, Direction, Operation, Outcome, Plan, Verdict, Watch};
+use crate::engine::{self, Begin, Direction, Operation, Outcome, Verdict, Watch};
 use crate::journal::{self, Tail};
-use crate::ops::rebuild::{self, Rebuild, StoreFiles};
 use crate::ops::{Step, World};
-use crate::store::chroma::{self, Limits, Loss, Route, Source, survey};
+use crate::store::chroma::check::Code;
+use crate::store::chroma::{self, Limits};
 use keep::{Folder, Keep};
+use propose::Desk;
 use std::path::{Path, PathBuf};
 
 /// A palace, locked for writing.
@@ -62,34 +65,6 @@ pub struct Preview {
     pub direction: Direction,
     /// What would be done with each step, in the order of doing.
     pub steps: Vec<(String, Verdict)>,
-}
-
-/// What a rebuild would do.
-pub struct Proposal {
-    /// What is going to be run.
-    pub plan: Plan<Step>,
-    /// What cannot be carried over.
-    pub losses: Vec<Loss>,
-    /// The collections, with their counts.
-    pub collections: Vec<ProposedCollection>,
-    /// chromadb's format, kept.
-    pub format: String,
-    /// Bytes that must be free.
-    pub bytes_needed: u64,
-    /// Bytes that are free.
-    pub bytes_free: u64,
-}
-
-/// A collection in a proposal.
-pub struct ProposedCollection {
-    /// Its name.
-    pub name: String,
-    /// Records in it.
-    pub records: u64,
-    /// Writes that wait to be applied, carried over as they are.
-    pub pending: u64,
-    /// The way its vectors take.
-    pub route: Route,
 }
 
 /// Opens a palace for writing, and first ends whatever was interrupted on it.
@@ -148,22 +123,32 @@ impl Keeper {
 
     /// Reads the palace and plans a rebuild. Nothing is changed.
     pub fn propose_rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
-        propose(&self.palace, self.keep.path(), self.keep.path(), limits, watch)
+        self.desk().rebuild(limits, watch)
     }
 
-    /// Runs a rebuild that was proposed.
+    /// Looks through the palace and plans a repair of what is wanted. Nothing is changed.
+    pub fn propose_repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
+        self.desk().repair(wanted, limits, watch)
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk { palace: &self.palace, scratch: self.keep.path(), space: self.keep.path() }
+    }
+
+    /// Runs what was proposed.
     ///
     /// # Errors [`Error::NoSpace`] before anything has happened; [`Error::RolledBack`] where it failed and the palace
     /// is as it was; [`Error::Interrupted`] where it could be neither finished nor undone now.
-    pub fn rebuild(&mut self, proposal: Proposal, watch: &mut dyn Watch) -> Result<Ended, Error> {
+    pub fn run(&mut self, proposal: Proposal, watch: &mut dyn Watch) -> Result<Ended, Error> {
         if proposal.bytes_needed > proposal.bytes_free {
             let (needed, free) = (proposal.bytes_needed, proposal.bytes_free);
             return Err(Error::NoSpace { path: self.keep.path().to_owned(), needed, free });
         }
         let disk = RealDisk::new();
-        let folder = self.keep.next(&disk, "rebuild")?;
+        let folder = self.keep.next(&disk, proposal.title)?;
         let began_at = jiff::Timestamp::now().as_second();
-        let begin = Begin { number: folder.number, title: "rebuild".into(), began_at, plan: proposal.plan };
+        let (number, title) = (folder.number, proposal.title.to_owned());
+        let begin = Begin { number, title, began_at, plan: proposal.plan };
         match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin) {
             Ok(operation) => self.drive(&disk, &folder, (operation, Tail::Clean), watch),
             Err(failed) if disk.stat(&folder.path)?.is_some() => Err(self.interrupted(&folder, failed)),
@@ -213,45 +198,6 @@ impl Keeper {
             source => Error::Interrupted { folder, source },
         }
     }
-}
-
-/// Reads a palace and plans a rebuild without a lock and without writing anything, the keep included.
-pub fn propose_rebuild(palace: &Path, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
-    let palace = resolve(palace)?;
-    let scratch = std::env::temp_dir();
-    let space = Keep::place(&RealDisk::new(), &palace)?;
-    propose(&palace, &scratch, &space, limits, watch)
-}
-
-fn propose(
-    palace: &Path,
-    scratch: &Path,
-    space: &Path,
-    limits: Limits,
-    watch: &mut dyn FnMut(),
-) -> Result<Proposal, Error> {
-    let disk = RealDisk::new();
-    let files = StoreFiles::look(&disk, palace)?;
-    let source = Source::open(palace, scratch)?;
-    let Some(mut files) = files else { return Err(chroma::Error::NotAPalace(palace.to_owned()).into()) };
-    let survey = survey(&source, limits, watch)?;
-    files.look_at_segments(&disk, palace, &survey)?;
-    let Rebuild { plan, bytes_needed } = rebuild::plan(source.format(), &files, &survey);
-    let blueprint = plan.steps.iter().find_map(|step| match step {
-        Step::Chroma(chroma::Step::CreateStore(blueprint)) => Some(blueprint.collections.clone()),
-        _ => None,
-    });
-    let collections = survey.collections.iter().zip(blueprint.unwrap_or_default());
-    let collections = collections.map(|(one, new)| ProposedCollection {
-        name: new.name,
-        records: one.totals.records,
-        pending: one.totals.pending,
-        route: new.route,
-    });
-    let collections = collections.collect();
-    let format = source.format().name.clone();
-    let bytes_free = disk.space(space)?;
-    Ok(Proposal { plan, losses: survey.losses, collections, format, bytes_needed, bytes_free })
 }
 
 fn ended(folder: &Folder, operation: &Operation<Step>, tail: Tail, outcome: Outcome) -> Ended {

@@ -3,7 +3,7 @@
 use super::names::STAGING;
 use crate::disk::Disk;
 use crate::engine::{self, Observed, Plan, StepError};
-use crate::store::chroma::{self, Blueprint, Workshop};
+use crate::store::chroma::{self, Workshop};
 use crate::tree::{self, Roots};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,10 +28,12 @@ impl<'d> World<'d> {
     /// The world of an operation: its palace, its folder, and the store its plan describes.
     pub fn new(disk: &'d dyn Disk, palace: &Path, folder: &Path, plan: &Plan<Step>) -> World<'d> {
         let blueprint = plan.steps.iter().find_map(|step| match step {
-            Step::Chroma(chroma::Step::CreateStore(blueprint)) => Some(blueprint.clone()),
+            Step::Chroma(chroma::Step::CreateStore(blueprint) | chroma::Step::Amend { blueprint, .. }) => {
+                Some(blueprint.clone())
+            }
             _ => None,
         });
-        let blueprint = blueprint.unwrap_or(Blueprint { format: String::new(), collections: Vec::new() });
+        let blueprint = blueprint.unwrap_or_default();
         let staging = folder.join(STAGING);
         World {
             roots: Roots { disk, palace: palace.to_owned(), operation: folder.to_owned() },

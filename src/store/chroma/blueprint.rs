@@ -1,13 +1,15 @@
 //! How a new store differs from the one it is made from: names, and the way the vectors take.
 
-use super::Error;
+use super::{Error, Preparation};
 use serde::{Deserialize, Serialize};
 
 /// What a new store is going to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blueprint {
     /// Name of its [`super::Format`].
     pub format: String,
+    /// How the old store has to be read.
+    pub preparation: Preparation,
     /// Its collections.
     pub collections: Vec<NewCollection>,
 }
@@ -48,6 +50,8 @@ pub struct Renamed {
 pub enum Route {
     /// The segment is sound: its directory is copied, the graph stays as it is.
     Segment,
+    /// The segment stays where it is, under its own name.
+    Kept,
     /// There is no segment yet: all vectors are in the queue, and stay there.
     Unpersisted,
     /// The segment is not sound: a new one is built from every vector that can be read.

@@ -47,7 +47,8 @@ pub struct Collection {
     pub vector: Option<String>,
     /// Last write applied to the metadata; 0 where none was.
     pub metadata_sequence: i64,
-    /// Last write persisted in the HNSW files, where the database says so.
+    /// Last write persisted in the HNSW files, where the database says so; 0 where what it says cannot be. Replaying too
+    /// much of the queue does no harm.
     pub vector_sequence: Option<i64>,
 }
 
@@ -74,7 +75,7 @@ impl Collection {
 
     /// The directory of its HNSW files; it need not exist.
     pub fn segment_directory(&self, source: &Source) -> Option<PathBuf> {
-        self.vector.as_ref().map(|segment| source.directory.join(segment))
+        self.vector.as_ref().map(|segment| source.segment(segment))
     }
 }
 
@@ -98,8 +99,8 @@ fn read_one(
     let shape = shape(source, config.as_deref(), schema.as_deref(), vector.as_deref())?;
     Ok(Collection {
         topic: topic.unwrap_or_else(|| topic_of(&id)),
-        metadata_sequence: sequence(source, metadata.as_deref())?.unwrap_or(0),
-        vector_sequence: sequence(source, vector.as_deref())?,
+        metadata_sequence: applied(source, metadata.as_deref())?,
+        vector_sequence: sequence(source, vector.as_deref())?.map(|number| number.unwrap_or(0)),
         id,
         name,
         dimension,
@@ -120,27 +121,82 @@ pub(super) fn columns(connection: &Connection, schema: &str, table: &str) -> rus
     query.query_map([table, schema], |row| row.get(0))?.collect()
 }
 
-/// `max_seq_id` of a segment: an integer or eight big-endian bytes, and either may be poisoned.
-fn sequence(source: &Source, segment: Option<&str>) -> Result<Option<i64>, Error> {
-    let Some(segment) = segment else { return Ok(None) };
-    let value = source
-        .connection
-        .query_row("SELECT seq_id FROM max_seq_id WHERE segment_id = ?1", [segment], |row| row.get::<_, Value>(0));
-    let value = match value.optional().during(&source.database, "reading its sequence numbers")? {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Integer(value)) => Some(value),
-        Some(Value::Blob(bytes)) => bytes.try_into().ok().map(i64::from_be_bytes),
-        Some(_) => None,
-    };
-    value.map(unpoison).filter(|value| *value >= 0).map(Some).ok_or_else(|| Error::Unreadable {
-        path: source.database.clone(),
-        what: format!("max_seq_id of segment {segment} is not a sequence number"),
+/// The last write applied to a metadata segment; where the database cannot be right about it, the last one that any of
+/// its records shows.
+fn applied(source: &Source, segment: Option<&str>) -> Result<i64, Error> {
+    match sequence(source, segment)? {
+        Some(Some(number)) => Ok(number),
+        None => Ok(0),
+        Some(None) => highest_of_records(source, segment).during(&source.database, "reading its records"),
+    }
+}
+
+/// `max_seq_id` of a segment, if there is one: the outer option. The inner one is empty where it is no number, or higher
+/// than anything that was ever written.
+fn sequence(source: &Source, segment: Option<&str>) -> Result<Option<Option<i64>>, Error> {
+    let doing = "reading its sequence numbers";
+    Ok(match stored_sequence(source, segment).during(&source.database, doing)? {
+        Stored::Absent => None,
+        Stored::Strange => Some(None),
+        Stored::Integer(value) | Stored::Bytes(value) => {
+            let number = unpoison(value);
+            let ceiling = || ceiling(source, number).during(&source.database, doing);
+            Some((number >= 0 && number <= ceiling()?).then_some(number))
+        }
+    })
+}
+
+/// What `max_seq_id` holds for a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// Nothing.
+    Absent,
+    /// An integer.
+    Integer(i64),
+    /// Eight bytes, big-endian.
+    Bytes(i64),
+    /// Something that is no number.
+    Strange,
+}
+
+pub(super) fn stored_sequence(source: &Source, segment: Option<&str>) -> rusqlite::Result<Stored> {
+    let sql = "SELECT seq_id FROM max_seq_id WHERE segment_id = ?1";
+    let value = source.connection.query_row(sql, [segment], |row| row.get::<_, Value>(0)).optional()?;
+    Ok(match value {
+        None | Some(Value::Null) => Stored::Absent,
+        Some(Value::Integer(value)) => Stored::Integer(value),
+        Some(Value::Blob(bytes)) => {
+            bytes.try_into().map_or(Stored::Strange, |bytes| Stored::Bytes(i64::from_be_bytes(bytes)))
+        }
+        Some(_) => Stored::Strange,
+    })
+}
+
+/// The highest number there is evidence of, looked for only as far as `wanted` needs it.
+fn ceiling(source: &Source, wanted: i64) -> rusqlite::Result<i64> {
+    let queued = highest_queued(&source.connection)?;
+    if wanted <= queued { Ok(queued) } else { Ok(queued.max(highest_of_records(source, None)?)) }
+}
+
+/// The highest number in the queue, 0 where it is empty.
+pub(super) fn highest_queued(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT coalesce(max(seq_id), 0) FROM embeddings_queue", [], |row| row.get(0))
+}
+
+/// The highest number that the records of a segment carry, or those of all; integers and big-endian blobs alike.
+fn highest_of_records(source: &Source, segment: Option<&str>) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(max(CASE typeof(seq_id) WHEN 'integer' THEN seq_id END), 0),
+                      max(CASE WHEN typeof(seq_id) = 'blob' AND length(seq_id) = 8 THEN seq_id END)
+               FROM embeddings NOT INDEXED WHERE ?1 IS NULL OR segment_id = ?1";
+    source.connection.query_row(sql, [segment], |row| {
+        let bytes = row.get::<_, Option<[u8; 8]>>(1)?.map_or(0, i64::from_be_bytes);
+        Ok(row.get::<_, i64>(0)?.max(bytes))
     })
 }
 
 /// Undoes what migration metadb 5 makes of an integer: leading 0x11 bytes, then the decimal digits as text (CHROMA.md
 /// §1.5).
-fn unpoison(value: i64) -> i64 {
+pub(super) fn unpoison(value: i64) -> i64 {
     let bytes = value.to_be_bytes();
     let digits = bytes.iter().position(|byte| *byte != 0x11).unwrap_or(bytes.len());
     match std::str::from_utf8(&bytes[digits..]) {

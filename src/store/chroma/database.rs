@@ -4,8 +4,11 @@
 //! reading it would first have to roll it back or forward, in place. It is copied together with its siblings, and the
 //! copy is rolled (CHROMA.md §6.4).
 
+use super::amend::{self, Donor, Preparation};
 use super::error::{During, Error};
-use super::{DATABASE, Format};
+use super::file;
+use super::format::Fit;
+use super::{Collection, DATABASE, Format};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -29,24 +32,66 @@ pub struct Source {
     pub(super) database: PathBuf,
     /// What wrote it.
     pub(super) format: &'static Format,
+    /// How well its migrations go with that.
+    pub(super) fit: Fit,
+    /// Where else segments may lie that the database names.
+    elsewhere: Option<PathBuf>,
+    /// Collections that were merged into others, each with the UUID of that other one.
+    merged: Vec<(String, Donor)>,
     /// Holds the copy, and removes it.
     _scratch: Option<tempfile::TempDir>,
 }
 
 impl Source {
-    /// Opens the palace in `directory`; a copy, where one is needed, is made below `scratch`.
-    pub fn open(directory: &Path, scratch: &Path) -> Result<Source, Error> {
+    /// Opens the palace in `directory` as it has to be read; a copy, where one is needed, is made below `scratch`.
+    pub fn open(directory: &Path, scratch: &Path, preparation: &Preparation) -> Result<Source, Error> {
         let original = find_database(directory)?;
-        let (database, scratch) = match is_at_rest(&original)? {
-            true => (original.clone(), None),
-            false => {
-                let copy = copy_and_roll(&original, scratch)?;
-                (copy.path().join(DATABASE), Some(copy))
-            }
-        };
+        if is_at_rest(&original)? && !preparation.takes_copy() {
+            return Source::read(directory, original, None, Vec::new());
+        }
+        let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
+        let copy = made.map_err(|source| Error::Scratch { path: original.clone(), source })?;
+        let path = copy.path().join(DATABASE);
+        prepare_copy(&original, &path, preparation)?;
+        Source::read(directory, path, Some(copy), preparation.merged())
+    }
+
+    /// Reads a database that is at rest.
+    fn read(
+        directory: &Path,
+        database: PathBuf,
+        scratch: Option<tempfile::TempDir>,
+        merged: Vec<(String, Donor)>,
+    ) -> Result<Source, Error> {
         let connection = open_read_only(&database)?;
-        let format = Format::detect(&connection, &original)?;
-        Ok(Source { connection, directory: directory.to_owned(), database, format, _scratch: scratch })
+        let (format, fit) = Format::detect(&connection, &directory.join(DATABASE))?;
+        let directory = directory.to_owned();
+        Ok(Source { connection, directory, database, format, fit, elsewhere: None, merged, _scratch: scratch })
+    }
+
+    /// Says where segments may lie that are not in the directory itself.
+    pub(super) fn with_segments_in(self, elsewhere: &Path) -> Source {
+        Source { elsewhere: Some(elsewhere.to_owned()), ..self }
+    }
+
+    /// Collections whose records have gone over to this one, as they were.
+    pub(super) fn donors_of(&self, collection: &Collection) -> Vec<Collection> {
+        let donors = self.merged.iter().filter(|(into, _)| *into == collection.id);
+        donors.map(|(_, donor)| donor.as_collection(collection)).collect()
+    }
+
+    /// The palace, also where another directory is read instead.
+    pub(super) fn palace(&self) -> &Path {
+        self.elsewhere.as_ref().unwrap_or(&self.directory)
+    }
+
+    /// The directory of a segment; it need not exist.
+    pub(super) fn segment(&self, name: &str) -> PathBuf {
+        let here = self.directory.join(name);
+        match &self.elsewhere {
+            Some(elsewhere) if !here.is_dir() => elsewhere.join(name),
+            _ => here,
+        }
     }
 
     /// What wrote it.
@@ -60,8 +105,7 @@ impl Source {
     }
 }
 
-/// The database in a directory, if it is a palace that can be rebuilt: looks at names and at the first bytes, opens
-/// nothing.
+/// The database in a directory, if it is a palace: looks at names, opens nothing.
 pub fn find_database(directory: &Path) -> Result<PathBuf, Error> {
     match fs::metadata(directory) {
         Ok(metadata) if metadata.is_dir() => {}
@@ -74,16 +118,13 @@ pub fn find_database(directory: &Path) -> Result<PathBuf, Error> {
         Ok(_) => return Err(Error::NotAFile(database)),
         Err(_) => return Err(Error::NotAPalace(directory.to_owned())),
     }
-    match header(&database)?.starts_with(b"SQLite format 3\0") {
-        true => Ok(database),
-        false => Err(Error::NotADatabase(database)),
-    }
+    Ok(database)
 }
 
 /// The first hundred bytes, fewer where the file is shorter.
 fn header(database: &Path) -> Result<Vec<u8>, Error> {
     let mut header = Vec::new();
-    let read = fs::File::open(database).and_then(|file| file.take(100).read_to_end(&mut header));
+    let read = file::open(database).and_then(|file| file.take(100).read_to_end(&mut header));
     read.map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
     header.resize(100, 0);
     Ok(header)
@@ -95,26 +136,32 @@ fn is_at_rest(database: &Path) -> Result<bool, Error> {
         && siblings(DATABASE).iter().all(|name| !database.with_file_name(name).exists()))
 }
 
-fn copy_and_roll(database: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {
-    let copy = || {
-        let copy = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch)?;
-        fs::copy(database, copy.path().join(DATABASE))?;
-        // The shared-memory index is rebuilt from the log; a stale one would only be believed.
-        for name in siblings(DATABASE).iter().filter(|name| !name.ends_with("-shm")) {
-            match fs::copy(database.with_file_name(name), copy.path().join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+/// Makes a copy of a database under the name `copy`, rolled, salvaged and amended as it has to be.
+pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparation) -> Result<(), Error> {
+    copy_with_siblings(original, copy).map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    let mut connection =
+        Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).during(copy, "opening it")?;
+    prepare(&connection).during(copy, "rolling its journal")?;
+    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).during(copy, "rolling its journal")?;
+    let (format, _) = Format::detect(&connection, original)?;
+    amend::amend(&mut connection, copy, format, &preparation.amendments)
+}
+
+fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {
+    fs::copy(database, copy)?;
+    // The shared-memory index is rebuilt from the log; a stale one would only be believed.
+    for suffix in ["-journal", "-wal"] {
+        let named = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        match fs::copy(named(database), named(copy)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        Ok(copy)
-    };
-    let copy = copy().map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
-    let path = copy.path().join(DATABASE);
-    let connection =
-        Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).during(&path, "opening it")?;
-    prepare(&connection).during(&path, "rolling its journal")?;
-    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).during(&path, "rolling its journal")?;
-    Ok(copy)
+    }
+    Ok(())
 }
 
 /// Opens a database that no other process is writing to, for reading only.

@@ -89,6 +89,20 @@ pub enum Error {
     NotEqual(String),
 }
 
+impl Error {
+    /// Whether it says that the database is damaged, rather than something about the machine or the command.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let Error::Sqlite { source, .. } = self else { return matches!(self, Error::NotADatabase(_)) };
+        match source {
+            rusqlite::Error::SqliteFailure(failure, _) => {
+                matches!(failure.code, DatabaseCorrupt | NotADatabase | rusqlite::ErrorCode::Unknown)
+            }
+            _ => true, // a value of a type that no chromadb writes there
+        }
+    }
+}
+
 /// Attaches to an SQLite error where it happened.
 pub(super) trait During<T> {
     fn during(self, path: &std::path::Path, doing: &'static str) -> Result<T, Error>;

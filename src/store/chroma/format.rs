@@ -40,6 +40,18 @@ pub struct Format {
     pub rows: BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>,
 }
 
+/// How well the table `migrations` of a database goes with its format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Every row is as chromadb wrote it.
+    Exact,
+    /// Rows are missing or changed; the tables say which format it is.
+    Migrations,
+}
+
+/// A row of a database's `migrations`: directory, version, hash, statements.
+type Row = (String, i64, String, String);
+
 /// A row of the table `migrations`.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 pub struct Migration {
@@ -66,30 +78,96 @@ impl Format {
         Format::all().iter().find(|format| format.name == name)
     }
 
-    /// The format a database was written in, told by all of its migrations.
-    pub fn detect(connection: &Connection, path: &Path) -> Result<&'static Format, Error> {
+    /// The format a database was written in: told by all of its migrations, or where these are damaged, by its tables.
+    pub fn detect(connection: &Connection, path: &Path) -> Result<(&'static Format, Fit), Error> {
         let rows = || {
-            let mut query = connection.prepare("SELECT dir, version, hash FROM migrations ORDER BY dir, version")?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            rows.collect::<rusqlite::Result<Vec<(String, i64, String)>>>()
+            let mut query =
+                connection.prepare("SELECT dir, version, hash, sql FROM migrations ORDER BY dir, version")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+            rows.collect::<rusqlite::Result<Vec<Row>>>()
         };
-        let found = rows().during(path, "reading which chromadb wrote it")?;
-        let fits = |format: &&Format| {
-            let known = format.migrations.iter().map(|row| (&*row.dir, row.version, &*row.hash));
-            let mut known: Vec<_> = known.collect();
-            known.sort_unstable();
-            known.into_iter().eq(found.iter().map(|(dir, version, hash)| (&**dir, *version, &**hash)))
+        let found = match rows() {
+            Ok(found) => found,
+            Err(_) if columns(connection, "main", "migrations").is_ok_and(|columns| columns.is_empty()) => Vec::new(),
+            Err(error) => Err(error).during(path, "reading which chromadb wrote it")?,
         };
-        Format::all().iter().find(fits).ok_or_else(|| Error::UnknownFormat {
-            path: path.to_owned(),
-            found: count(&found),
-            known: Format::all().iter().map(|format| &*format.name).collect::<Vec<_>>().join(", "),
+        let alike = Format::all().iter().filter(|format| format.counts_like(&found));
+        if let Some(format) = alike.max_by_key(|format| format.matches(&found)) {
+            return Ok((format, if format.matches(&found) == found.len() { Fit::Exact } else { Fit::Migrations }));
+        }
+        let by_tables = Format::by_tables(connection, &found).during(path, "reading its schema")?;
+        by_tables.filter(|_| !is_newer(&found)).map(|format| (format, Fit::Migrations)).ok_or_else(|| {
+            Error::UnknownFormat {
+                path: path.to_owned(),
+                found: count(&found),
+                known: Format::all().iter().map(|format| &*format.name).collect::<Vec<_>>().join(", "),
+            }
         })
+    }
+
+    /// Whether these are as many migrations as this format has, directory by directory.
+    fn counts_like(&self, found: &[Row]) -> bool {
+        let mut known: Vec<_> = self.migrations.iter().map(|row| (&*row.dir, row.version)).collect();
+        known.sort_unstable();
+        known.into_iter().eq(found.iter().map(|(dir, version, ..)| (&**dir, *version)))
+    }
+
+    /// Migrations among these that are this format's, word for word (rule R4).
+    fn matches(&self, found: &[Row]) -> usize {
+        let is_known = |(dir, version, hash, sql): &&Row| {
+            let mut known = self.migrations.iter().filter(|row| row.dir == *dir && row.version == *version);
+            known.any(|row| row.hash == *hash && row.sql == *sql)
+        };
+        found.iter().filter(is_known).count()
+    }
+
+    /// The format that has most of a database's tables, column for column; of several, the one with most of its
+    /// migrations. None where it has no table of chromadb's.
+    fn by_tables(connection: &Connection, found: &[Row]) -> rusqlite::Result<Option<&'static Format>> {
+        let mut best = None;
+        for format in Format::all() {
+            let model = format.model()?;
+            let mut same = 0;
+            for table in format.immediate().filter_map(made_by) {
+                let found = columns(connection, "main", table).unwrap_or_default(); // a broken one is not the same
+                same += usize::from(columns(&model, "main", table)? == found);
+            }
+            let score = (same, format.matches(found));
+            if same > 2 && best.is_none_or(|(least, _)| score > least) {
+                best = Some((score, format));
+            }
+        }
+        Ok(best.map(|(_, format)| format))
+    }
+
+    /// An empty database of this format, in memory.
+    fn model(&self) -> rusqlite::Result<Connection> {
+        let model = Connection::open_in_memory()?;
+        self.immediate().try_for_each(|statement| model.execute_batch(statement))?;
+        Ok(model)
+    }
+
+    /// Tables and indexes that this format has and the database has not.
+    pub(super) fn missing(&self, connection: &Connection) -> rusqlite::Result<Vec<&str>> {
+        let mut query = connection.prepare("SELECT count(*) FROM sqlite_master WHERE name = ?1")?;
+        let mut missing = Vec::new();
+        for name in self.ddl.iter().filter_map(|statement| made_by(statement)) {
+            if query.query_row([name], |row| row.get::<_, i64>(0))? == 0 {
+                missing.push(name);
+            }
+        }
+        missing.retain(|name| *name != "acquire_write"); // chromadb makes it anew
+        Ok(missing)
     }
 
     /// Whether `max_seq_id` holds integers; 8-byte big-endian blobs otherwise (rule R3).
     pub fn has_integer_sequences(&self) -> bool {
         self.migrations.iter().any(|row| row.dir == "metadb" && row.version == 5)
+    }
+
+    /// Whether collections and queue have a configuration (since 0.5).
+    pub fn has_configuration(&self) -> bool {
+        self.ddl.iter().any(|statement| statement.contains("config_json_str"))
     }
 
     /// Whether metadata values can be arrays.
@@ -110,8 +188,7 @@ impl Format {
 
     /// Columns of a database that this format's tables do not have, as `table.column`.
     pub(super) fn strange_columns(&self, connection: &Connection) -> rusqlite::Result<Vec<String>> {
-        let model = Connection::open_in_memory()?;
-        self.immediate().try_for_each(|statement| model.execute_batch(statement))?;
+        let model = self.model()?;
         let mut strange = Vec::new();
         for table in self.immediate().filter_map(made_by) {
             let known = columns(&model, "main", table)?;
@@ -121,9 +198,14 @@ impl Format {
         Ok(strange)
     }
 
+    /// The statement that makes the table or index of this name.
+    pub(super) fn statement(&self, name: &str) -> Option<&str> {
+        self.ddl.iter().map(String::as_str).find(|statement| made_by(statement) == Some(name))
+    }
+
     /// Whether any statement makes the table or index of this name.
     pub fn makes(&self, name: &str) -> bool {
-        self.ddl.iter().any(|statement| made_by(statement) == Some(name))
+        self.statement(name).is_some()
     }
 }
 
@@ -139,7 +221,16 @@ fn is_index(statement: &str) -> bool {
     statement.starts_with("CREATE INDEX")
 }
 
-fn count(rows: &[(String, i64, String)]) -> String {
+/// Whether a directory holds a migration that no known version has.
+fn is_newer(found: &[Row]) -> bool {
+    let known = |dir: &str| {
+        let all = Format::all().iter().flat_map(|format| &format.migrations);
+        all.filter(|row| row.dir == dir).map(|row| row.version).max().unwrap_or(0)
+    };
+    found.iter().any(|(dir, version, ..)| *version > known(dir))
+}
+
+fn count(rows: &[Row]) -> String {
     let mut counts = BTreeMap::<&str, usize>::new();
     rows.iter().for_each(|(dir, ..)| *counts.entry(dir).or_default() += 1);
     counts.iter().map(|(dir, rows)| format!("{dir} {rows}")).collect::<Vec<_>>().join(", ")

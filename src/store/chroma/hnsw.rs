@@ -7,6 +7,8 @@
 //! # Limits
 //! [`Hnsw::inspect`] holds one byte for each element.
 
+use super::file;
+use super::unsound::Part;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -17,6 +19,8 @@ const HEADER_BYTES: usize = 100;
 const CHUNK_BYTES: u64 = 1 << 20;
 /// hnswlib draws levels from a geometric distribution; no real graph comes near this.
 const LEVEL_MAX: u64 = 64;
+/// chromadb grows the file in steps.
+const LINKS_SLACK_BYTES: u64 = 1 << 20;
 /// More links of one element on one level are no index that chromadb built.
 const LINKS_MAX: u64 = 1 << 12;
 /// No embedding has more dimensions.
@@ -75,6 +79,16 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A file is far larger than what it holds.
+    #[error("{name}: it has {bytes} bytes, and {most} would be more than enough")]
+    Bloated {
+        /// Name of the file.
+        name: &'static str,
+        /// Its length.
+        bytes: u64,
+        /// More than its contents can take.
+        most: u64,
+    },
 }
 
 impl Error {
@@ -85,7 +99,19 @@ impl Error {
             Error::Io { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
             }
-            Error::Unsound { .. } => true,
+            Error::Unsound { .. } | Error::Bloated { .. } => true,
+        }
+    }
+
+    /// The part of the segment it is about.
+    pub(super) fn part(&self) -> Part {
+        let (Error::Io { name, .. } | Error::Unsound { name, .. } | Error::Bloated { name, .. }) = self;
+        match *name {
+            LINKS if matches!(self, Error::Bloated { .. }) => Part::Sparse,
+            HEADER => Part::Header,
+            LENGTHS => Part::Lengths,
+            LINKS => Part::Links,
+            _ => Part::Level0,
         }
     }
 }
@@ -101,7 +127,7 @@ type LinkReceiver<'r> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'r;
 impl Hnsw {
     /// Opens the segment in `directory`. Only the header is checked here.
     pub fn open(directory: &Path) -> Result<Hnsw, Error> {
-        let open = |name| File::open(directory.join(name)).map_err(|source| Error::Io { name, source });
+        let open = |name| file::open(&directory.join(name)).map_err(|source| Error::Io { name, source });
         let header = Header::read(&open(HEADER)?)?;
         let level0 = open(LEVEL0)?;
         let level0_bytes = level0.metadata().map_err(|source| Error::Io { name: LEVEL0, source })?.len();
@@ -157,19 +183,40 @@ impl Hnsw {
         Ok(Ok(()))
     }
 
+    /// Whether the files can hold what the header counts.
+    ///
+    /// # Errors
+    /// Where one is too short, or `link_lists.bin` far too long.
+    pub fn check_sizes(&self, directory: &Path) -> Result<(), Error> {
+        let count = self.header.count;
+        let bytes = |name, file: &File| Ok(file.metadata().map_err(|source| Error::Io { name, source })?.len());
+        let links = file::open(&directory.join(LINKS)).map_err(|source| Error::Io { name: LINKS, source })?;
+        let links = bytes(LINKS, &links)?;
+        let parts = [
+            (LEVEL0, self.level0_bytes, count * self.header.element_bytes),
+            (LENGTHS, bytes(LENGTHS, &self.lengths)?, count * 4),
+            (LINKS, links, count * 4),
+        ];
+        for (name, found, least) in parts {
+            if found < least {
+                return unsound(name, format!("it ends before its {count} elements do"));
+            }
+        }
+        // A sixteenth of all elements lie above the ground; no graph has one level more for each.
+        let most = count * (4 + self.level_bytes()) + LINKS_SLACK_BYTES;
+        if links > most {
+            return Err(Error::Bloated { name: LINKS, bytes: links, most });
+        }
+        Ok(())
+    }
+
     /// Looks through every link of the graph.
     ///
     /// # Errors
     /// What chromadb would crash on.
     pub fn inspect(&self, directory: &Path) -> Result<(), Error> {
         let header = &self.header;
-        if self.level0_bytes < header.count * header.element_bytes {
-            return unsound(LEVEL0, format!("it ends before its {} elements do", header.count));
-        }
-        let lengths = self.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len();
-        if lengths < header.count * 4 {
-            return unsound(LENGTHS, format!("it ends before its {} elements do", header.count));
-        }
+        self.check_sizes(directory)?;
         if header.count == 0 {
             return Ok(());
         }
@@ -205,7 +252,7 @@ impl Hnsw {
     /// Hands the link lists of each element above the ground level to `receive`, with its slot.
     fn link_lists(&self, directory: &Path, receive: &mut LinkReceiver) -> Result<(), Error> {
         let io = |source| Error::Io { name: LINKS, source };
-        let file = File::open(directory.join(LINKS)).map_err(io)?;
+        let file = file::open(&directory.join(LINKS)).map_err(io)?;
         let mut input = io::BufReader::with_capacity(CHUNK_BYTES as usize, file);
         for slot in 0..self.header.count {
             let mut length = [0; 4];

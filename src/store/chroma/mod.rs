@@ -3,33 +3,43 @@
 //! Everything here follows CHROMA's own files, never its code: what is read is believed only after it has been checked,
 //! and what is written is what the real client opens. The source is never changed by a byte.
 
+mod amend;
 mod blueprint;
 mod catalog;
+pub mod check;
 mod database;
 mod digest;
 mod error;
+mod file;
 mod format;
 mod graph;
 pub mod hnsw;
 mod index;
 mod kernel;
+mod labels;
 pub mod pickle;
 mod records;
+mod spare;
 mod staging;
 mod step;
 mod survey;
 mod text;
+mod unsound;
 mod vectors;
 mod verify;
 
+pub use amend::{Amendment, Donor, Pages, Preparation, Scope};
 pub use blueprint::{Blueprint, NewCollection, Renamed, Route};
 pub use catalog::{Collection, IndexShape, Space};
 pub use database::{Source, find_database, siblings};
 pub use digest::Digest;
 pub use error::Error;
 pub use format::Format;
+pub use spare::copies;
 pub use step::{Step, Workshop};
 pub use survey::{Batch, Limits, Loss, QueueBatch, Survey, Surveyed, Totals, survey};
+pub use unsound::{Part, Unsound};
+pub use vectors::Origin;
 pub use verify::{Expected, ExpectedCollection};
 
 /// Name of the database in a palace.

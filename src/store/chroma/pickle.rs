@@ -8,6 +8,7 @@
 //! # Limits
 //! The memo of a Python-era pickle takes 24 bytes for each string it holds.
 
+use super::file;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
@@ -80,7 +81,7 @@ impl Error {
 
 /// Reads the pickle at `path` and hands every pair of its maps to `receive`.
 pub fn read(path: &Path, receive: &mut dyn FnMut(Pair) -> Result<(), Error>) -> Result<Summary, Error> {
-    let file = File::open(path)?;
+    let file = file::open(path)?;
     let length = file.metadata()?.len();
     let mut machine = Machine {
         input: Input { file, length, at: 0, buffer: Vec::new(), buffer_at: 0 },

@@ -4,14 +4,13 @@
 //! database is written without a single sync: until it is proved, synced and committed, losing it costs nothing but
 //! the work.
 
-use super::blueprint::{Blueprint, NewCollection};
+use super::amend::Scope;
+use super::blueprint::{Blueprint, NewCollection, Renamed};
 use super::catalog::columns;
 use super::database::prepare;
 use super::error::{During, Error};
 use super::format::Format;
-use super::records::{self, Found};
 use super::text::Text;
-use super::vectors::Vectors;
 use super::{Batch, QueueBatch, Source};
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 use std::path::{Path, PathBuf};
@@ -161,27 +160,33 @@ impl Staging {
         })
     }
 
-    /// Leaves a collection's last write in the queue: without a row of the highest number, chromadb would hand the
-    /// number out again and drop the write that gets it (rule R2).
-    pub(super) fn leave_sentinel(
-        &mut self,
-        source: &Source,
-        vectors: &Vectors,
-        collection: &NewCollection,
-        rowid: i64,
-        sequence: i64,
-    ) -> Result<(), Error> {
-        let heads = records::after(&source.connection, rowid - 1).during(&source.database, "reading its records")?;
-        let Some(Found::Head(head)) = heads.into_iter().next() else {
-            return Err(Error::Unreadable { path: source.database.clone(), what: format!("row {rowid} is gone") });
-        };
-        let vector = vectors.get(source, &head.id)?.map(|vector| bytes(&vector.handed_in()));
-        self.transact("leaving the last write in the queue", |transaction| {
+    /// Keeps a number taken: without a row of the highest number in the queue, chromadb would hand the number out again
+    /// and drop the write that gets it (rule R2). The row deletes a record that nobody has.
+    pub(super) fn leave_sentinel(&mut self, collection: &NewCollection, sequence: i64) -> Result<(), Error> {
+        self.transact("keeping a number taken in the queue", |transaction| {
             transaction.execute(
-                "INSERT OR REPLACE INTO main.embeddings_queue (seq_id, operation, topic, id, vector, encoding)
-                 VALUES (?1, 2, ?2, ?3, ?4, 'FLOAT32')",
-                params![sequence, collection.topic.new, head.id, vector],
+                "INSERT OR REPLACE INTO main.embeddings_queue (seq_id, operation, topic, id) VALUES (?1, 3, ?2, ?3)",
+                params![sequence, collection.topic.new, SENTINEL],
             )?;
+            Ok(())
+        })
+    }
+
+    /// Gives the copy of a database the names and numbers that its blueprint says.
+    pub(super) fn amend(path: &Path, blueprint: &Blueprint) -> Result<(), Error> {
+        let format = Format::named(&blueprint.format).ok_or_else(|| Error::Journal(blueprint.format.clone()))?;
+        let mut staging = Staging::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, format)?;
+        staging.transact("amending the new database", |transaction| {
+            for collection in &blueprint.collections {
+                for (old, new) in [&collection.metadata, &collection.vector].into_iter().filter_map(renamed) {
+                    transaction.execute("UPDATE segments SET id = ?2 WHERE id = ?1", [old, new])?;
+                    transaction
+                        .execute("UPDATE segment_metadata SET segment_id = ?2 WHERE segment_id = ?1", [old, new])?;
+                    transaction.execute("DELETE FROM max_seq_id WHERE segment_id = ?1", [old])?;
+                }
+                write_segments(transaction, collection)?;
+                write_sequences(transaction, collection, format)?;
+            }
             Ok(())
         })
     }
@@ -221,6 +226,13 @@ impl Staging {
         };
         transact().during(&self.path, doing)
     }
+}
+
+/// Id of the record that a sentinel deletes.
+const SENTINEL: &str = "palacekeeper-sentinel";
+
+fn renamed(name: &Renamed) -> Option<(&str, &str)> {
+    Some((name.old.as_deref()?, &*name.new))
 }
 
 fn write_migrations(transaction: &Transaction, format: &Format) -> rusqlite::Result<()> {
@@ -267,11 +279,9 @@ fn write_fixed_rows(transaction: &Transaction, format: &Format) -> rusqlite::Res
 
 /// A segment that the source has lost is written down anew: without both, chromadb refuses the collection.
 fn write_segments(transaction: &Transaction, collection: &NewCollection) -> rusqlite::Result<()> {
-    let kinds = [
-        (&collection.metadata, "urn:chroma:segment/metadata/sqlite", "METADATA"),
-        (&collection.vector, "urn:chroma:segment/vector/hnsw-local-persisted", "VECTOR"),
-    ];
-    for (segment, kind, scope) in kinds.into_iter().filter(|(segment, ..)| segment.old.is_none()) {
+    let scopes = [(&collection.metadata, Scope::Metadata), (&collection.vector, Scope::Vector)];
+    for (segment, scope) in scopes.into_iter().filter(|(segment, _)| segment.old.is_none()) {
+        let [kind, scope] = scope.names();
         transaction.execute(
             "INSERT INTO main.segments (id, type, scope, collection) VALUES (?1, ?2, ?3, ?4)",
             params![segment.new, kind, scope, collection.id.new],
@@ -311,7 +321,7 @@ fn copy_metadata(transaction: &Transaction, table: &str, order: &str, range: [i6
 /// Fills the full-text index from the documents. For the length of the transaction the index gathers more in memory
 /// and merges less often than chromadb lets it; the settings are gone from its configuration before anybody could see
 /// them.
-fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Result<()> {
+pub(super) fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Result<()> {
     for (setting, value) in [("hashsize", 32 << 20), ("automerge", 0)] {
         let set = "INSERT INTO main.embedding_fulltext_search (embedding_fulltext_search, rank) VALUES (?1, ?2)";
         transaction.execute(set, params![setting, value])?;
@@ -338,8 +348,4 @@ fn index_documents(transaction: &Transaction, range: [i64; 2]) -> rusqlite::Resu
         range,
     )?;
     transaction.execute("DELETE FROM main.embedding_fulltext_search_config WHERE k <> 'version'", []).map(drop)
-}
-
-fn bytes(vector: &[f32]) -> Vec<u8> {
-    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

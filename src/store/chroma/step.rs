@@ -1,6 +1,8 @@
 //! Steps that build a new Chroma store, and the workshop they work in.
 
+use super::amend::{Amendment, listed};
 use super::blueprint::Blueprint;
+use super::database;
 use super::error::Error;
 use super::graph::Graph;
 use super::index::{self, Contents, Era};
@@ -13,7 +15,7 @@ use crate::engine::Observed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One act on the store that is being built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +26,10 @@ pub enum Step {
     UpsertBatch(Batch),
     /// Copies a run of the queue.
     QueueBatch(QueueBatch),
-    /// Leaves a collection's last write in the queue, for the sake of its number.
+    /// Leaves a write that does nothing in the queue, for the sake of its number.
     Sentinel {
         /// Index of the collection in the blueprint.
         collection: u32,
-        /// Row of its last record in `embeddings`.
-        rowid: i64,
         /// The number.
         sequence: i64,
     },
@@ -49,6 +49,13 @@ pub enum Step {
     },
     /// Reads the new store as if it were any palace, and compares it with what the old one held.
     Verify(Expected),
+    /// Makes the new database of a copy of the old one, and sets right what is wrong with it.
+    Amend {
+        /// What the new store is going to be.
+        blueprint: Blueprint,
+        /// What is set right, beside the names and numbers of the blueprint.
+        amendments: Vec<Amendment>,
+    },
 }
 
 /// Where the steps work: what they read, what they build, and what both have in common.
@@ -82,7 +89,7 @@ impl<'d> Workshop<'d> {
     /// Opens what is read.
     fn open_source(&mut self) -> Result<(), Error> {
         if self.source.is_none() {
-            self.source = Some(Source::open(&self.palace, &self.scratch)?);
+            self.source = Some(Source::open(&self.palace, &self.scratch, &self.blueprint.preparation)?);
         }
         Ok(())
     }
@@ -116,8 +123,11 @@ impl<'d> Workshop<'d> {
     /// Removes the new database. A part of it is never undone alone: nobody needs a store that is half there.
     fn discard(&mut self) -> Result<(), disk::Error> {
         self.database = None;
-        for name in siblings(DATABASE).iter().map(String::as_str).chain([DATABASE]) {
-            disk::remove_tree(self.disk, &self.staging.join(name))?;
+        let part = format!("{DATABASE}.part");
+        for database in [DATABASE, &part] {
+            for name in siblings(database).iter().map(String::as_str).chain([database]) {
+                disk::remove_tree(self.disk, &self.staging.join(name))?;
+            }
         }
         self.disk.sync(&self.staging)
     }
@@ -133,6 +143,7 @@ impl Step {
         match self {
             Step::Verify(_) => return Ok(Observed::Before), // a proof leaves no trace, and can be given again
             Step::BuildIndex { collection, .. } => return workshop.observe_index(*collection),
+            Step::Amend { .. } => return Ok(workshop.observe_part(&workshop.path())?),
             _ if !workshop.exists()? => return Ok(Observed::Before),
             _ => {}
         }
@@ -151,7 +162,7 @@ impl Step {
             Step::QueueBatch(batch) => (database.count_queue(batch.first, batch.last)?, batch.rows),
             Step::Sentinel { sequence, .. } => (database.count_queue(*sequence, *sequence)?, 1),
             Step::BuildIndexes { .. } => database.count_indexes()?,
-            Step::BuildIndex { .. } | Step::Verify(_) => (0, 1),
+            Step::BuildIndex { .. } | Step::Verify(_) | Step::Amend { .. } => (0, 1),
         };
         Ok(match found {
             _ if found == all => Observed::After,
@@ -174,9 +185,8 @@ impl Step {
             }
             Step::UpsertBatch(batch) => workshop.open()?.1.upsert(batch)?,
             Step::QueueBatch(batch) => workshop.open()?.1.copy_queue(batch)?,
-            Step::Sentinel { collection, rowid, sequence } => {
-                workshop.leave_sentinel(*collection, *rowid, *sequence)?
-            }
+            Step::Sentinel { collection, sequence } => workshop.leave_sentinel(*collection, *sequence)?,
+            Step::Amend { blueprint, amendments } => workshop.amend(blueprint, amendments)?,
             Step::BuildIndexes { .. } => workshop.open()?.1.build_indexes()?,
             Step::BuildIndex { collection, .. } => workshop.build_index(*collection)?,
             Step::Verify(expected) => {
@@ -204,7 +214,7 @@ impl Step {
             Step::Verify(expected) => expected.bytes,
             // Inserting a vector looks at hundreds of others.
             Step::BuildIndex { bytes, .. } => 50 * bytes,
-            Step::CreateStore(_) | Step::Sentinel { .. } => 0,
+            Step::CreateStore(_) | Step::Sentinel { .. } | Step::Amend { .. } => 0,
         }
     }
 }
@@ -213,12 +223,18 @@ impl Workshop<'_> {
     /// Where the segment of a collection is built, and the name it is built under.
     fn index_paths(&self, collection: u32) -> Result<[PathBuf; 2], Error> {
         let name = self.blueprint.segment(collection)?;
-        Ok([self.staging.join(name), self.staging.join(format!("{name}.part"))])
+        let target = self.staging.join(name);
+        Ok([target.clone(), part_of(&target)])
     }
 
     fn observe_index(&self, collection: u32) -> Result<Observed> {
-        let [target, part] = self.index_paths(collection)?;
-        Ok(match (self.disk.stat(&target)?, self.disk.stat(&part)?) {
+        let [target, _] = self.index_paths(collection)?;
+        Ok(self.observe_part(&target)?)
+    }
+
+    /// Where something stands that is made under another name first.
+    fn observe_part(&self, target: &Path) -> Result<Observed, disk::Error> {
+        Ok(match (self.disk.stat(target)?, self.disk.stat(&part_of(target))?) {
             (Some(_), _) => Observed::After,
             (None, Some(_)) => Observed::Partial,
             (None, None) => Observed::Before,
@@ -270,15 +286,34 @@ impl Workshop<'_> {
         Ok(self.disk.sync(&self.staging)?)
     }
 
-    fn leave_sentinel(&mut self, collection: u32, rowid: i64, sequence: i64) -> Result<(), Error> {
-        self.find_vectors(collection)?;
+    fn leave_sentinel(&mut self, collection: u32, sequence: i64) -> Result<(), Error> {
         self.open()?;
-        let Workshop { source: Some(source), database: Some(database), vectors, blueprint, .. } = self else {
-            unreachable!("both were opened just now");
+        let Workshop { database: Some(database), blueprint, .. } = self else {
+            unreachable!("it was opened just now");
         };
-        let new = blueprint.collection(collection)?;
-        database.leave_sentinel(source, &vectors[&collection], new, rowid, sequence)
+        database.leave_sentinel(blueprint.collection(collection)?, sequence)
     }
+
+    fn amend(&mut self, blueprint: &Blueprint, amendments: &[Amendment]) -> Result<()> {
+        let (target, original) = (self.path(), self.palace.join(DATABASE));
+        self.discard()?;
+        let part = part_of(&target);
+        let mut preparation = blueprint.preparation.clone();
+        preparation.amendments.extend_from_slice(amendments);
+        database::prepare_copy(&original, &part, &preparation)?;
+        Staging::amend(&part, blueprint)?;
+        self.disk.adopt(&part, &original)?;
+        self.disk.sync(&part)?;
+        self.disk.rename(&part, &target)?;
+        Ok(self.disk.sync(&self.staging)?)
+    }
+}
+
+/// The name something has while it is being made.
+fn part_of(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(".part");
+    PathBuf::from(name)
 }
 
 impl fmt::Display for Step {
@@ -298,7 +333,8 @@ impl fmt::Display for Step {
             Step::QueueBatch(batch) => {
                 write!(f, "copy {} queued writes, numbers {} to {}", batch.rows, batch.first, batch.last)
             }
-            Step::Sentinel { sequence, .. } => write!(f, "leave write {sequence} in the queue"),
+            Step::Sentinel { sequence, .. } => write!(f, "keep number {sequence} taken in the queue"),
+            Step::Amend { amendments, .. } => write!(f, "amend a copy of the database{}", listed(amendments)),
             Step::BuildIndexes { .. } => f.write_str("build the indexes of the database"),
             Step::BuildIndex { vectors, .. } => write!(f, "build an HNSW index over {vectors} vectors"),
             Step::Verify(expected) => {

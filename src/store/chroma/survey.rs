@@ -7,11 +7,12 @@ use super::digest::{Digest, Hasher};
 use super::error::{During, Error};
 use super::records::{self, Found, Head};
 use super::text::Text;
-use super::vectors::Vectors;
+use super::unsound::{Part, Unsound};
+use super::vectors::{Origin, Vectors};
 use super::{Collection, Source};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// How large the parts of the work may be.
@@ -41,6 +42,8 @@ pub struct Survey {
     pub queue: Vec<QueueBatch>,
     /// What cannot be carried over.
     pub losses: Vec<Loss>,
+    /// Collection and id of vectors that are carried over although they cannot be as they were.
+    pub changed: Vec<(String, String)>,
     /// The highest sequence number in use anywhere.
     pub sequence_max: i64,
     /// The highest sequence number in the queue.
@@ -53,12 +56,12 @@ pub struct Surveyed {
     pub collection: Collection,
     /// What it holds.
     pub totals: Totals,
-    /// Why its segment must not be taken over as it is, if so.
-    pub unsound: Option<String>,
+    /// Why its segment must not be taken over as it is; empty where it may.
+    pub unsound: Vec<Unsound>,
+    /// Vectors that were not where they should be, by where they were.
+    pub restored: BTreeMap<Origin, u64>,
     /// The last write its segment knows of.
     pub persisted: i64,
-    /// Row in `embeddings` of its last record that has a vector.
-    pub last: Option<i64>,
 }
 
 /// Counts and digests of a collection.
@@ -166,7 +169,8 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
         collections: &collections,
         vectors: &vectors,
         totals: vec![Totals::default(); collections.len()],
-        last: vec![None; collections.len()],
+        restored: vec![BTreeMap::new(); collections.len()],
+        changed: Vec::new(),
         unowned: Totals::default(),
         batches: Vec::new(),
         open: Batch::default(),
@@ -178,21 +182,26 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
     surveyor.read_pending().during(&source.database, "reading its queue")?;
     surveyor.find_orphans()?;
     surveyor.find_strangers().during(&source.database, "looking for what chromadb did not write")?;
-    let Surveyor { totals, last, unowned, batches, mut losses, dangling, .. } = surveyor;
+    let Surveyor { totals, unowned, batches, mut losses, dangling, mut restored, changed, .. } = surveyor;
     losses.sort();
     let mut surveyed = Vec::new();
-    let parts = collections.into_iter().zip(vectors).zip(totals).zip(last).enumerate();
-    for (owner, (((collection, vectors), totals), last)) in parts {
-        let dangling = dangling.contains(&owner).then(|| "it holds vectors without records".to_owned());
-        let unsound = vectors.unsound.or(dangling);
-        let persisted = vectors.persisted;
-        surveyed.push(Surveyed { collection, totals, unsound, persisted, last });
+    let parts = collections.into_iter().zip(vectors).zip(totals).enumerate();
+    for (owner, ((collection, vectors), totals)) in parts {
+        let (mut unsound, persisted) = (vectors.unsound, vectors.persisted);
+        let restored = std::mem::take(&mut restored[owner]);
+        if dangling.contains(&owner) {
+            unsound.push(Unsound::new(Part::Records, "it holds vectors without records"));
+        }
+        if unsound.is_empty() && restored.keys().any(|origin| *origin != Origin::Changed) {
+            unsound.push(Unsound::new(Part::Records, "it lacks vectors that are elsewhere"));
+        }
+        surveyed.push(Surveyed { collection, totals, unsound, restored, persisted });
     }
     let queue = queue(source, limits).during(&source.database, "reading its queue")?;
     let queue_max = queue.last().map_or(0, |batch| batch.last);
     let known = surveyed.iter().flat_map(|one| [one.collection.metadata_sequence, one.persisted]);
     let sequence_max = known.max().unwrap_or(0).max(queue_max);
-    Ok(Survey { collections: surveyed, unowned, batches, queue, losses, sequence_max, queue_max })
+    Ok(Survey { collections: surveyed, unowned, batches, queue, losses, changed, sequence_max, queue_max })
 }
 
 struct Surveyor<'s> {
@@ -201,7 +210,8 @@ struct Surveyor<'s> {
     collections: &'s [Collection],
     vectors: &'s [Vectors],
     totals: Vec<Totals>,
-    last: Vec<Option<i64>>,
+    restored: Vec<BTreeMap<Origin, u64>>,
+    changed: Vec<(String, String)>,
     unowned: Totals,
     batches: Vec<Batch>,
     open: Batch,
@@ -252,10 +262,16 @@ impl Surveyor<'_> {
         match &vector {
             Some(vector) => {
                 vector.hash(&mut hasher);
+                match vector.origin() {
+                    Origin::Segment | Origin::Queue => {}
+                    origin => *self.restored[owner].entry(origin.clone()).or_default() += 1,
+                }
+                if *vector.origin() == Origin::Changed {
+                    self.changed.push((self.collections[owner].name.clone(), head.id.to_string()));
+                }
                 bytes += vector.bytes();
                 totals.vectors += 1;
                 totals.vector_bytes += vector.bytes();
-                self.last[owner] = Some(head.rowid);
             }
             None if self.is_pending(owner, &head.id)? => {}
             None => {
@@ -367,22 +383,26 @@ impl Surveyor<'_> {
                 self.losses.push(Loss::Unowned { table: table.into(), rows });
             }
         }
-        for name in self.source.format.strange_columns(connection)? {
-            self.losses.push(Loss::Stranger { name });
-        }
-        let mut objects = connection.prepare("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")?;
-        for name in objects.query_map([], |row| row.get::<_, String>(0))? {
-            let name = name?;
-            let is_shadow = ["data", "idx", "content", "docsize", "config"]
-                .iter()
-                .any(|part| name.strip_prefix("embedding_fulltext_search_") == Some(part));
-            let is_sqlite = name.starts_with("sqlite_") || is_shadow;
-            if !is_sqlite && name != "acquire_write" && !self.source.format.makes(&name) {
-                self.losses.push(Loss::Stranger { name });
-            }
-        }
+        self.losses.extend(strangers(self.source)?.into_iter().map(|name| Loss::Stranger { name }));
         Ok(())
     }
+}
+
+/// Tables, columns, indexes, views and triggers that chromadb did not make.
+pub(super) fn strangers(source: &Source) -> rusqlite::Result<Vec<String>> {
+    let mut strangers = source.format.strange_columns(&source.connection)?;
+    let mut objects = source.connection.prepare("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")?;
+    for name in objects.query_map([], |row| row.get::<_, String>(0))? {
+        let name = name?;
+        let is_shadow = ["data", "idx", "content", "docsize", "config"]
+            .iter()
+            .any(|part| name.strip_prefix("embedding_fulltext_search_") == Some(part));
+        let is_sqlite = name.starts_with("sqlite_") || is_shadow;
+        if !is_sqlite && name != "acquire_write" && !source.format.makes(&name) {
+            strangers.push(name);
+        }
+    }
+    Ok(strangers)
 }
 
 /// Cuts the queue into runs.

@@ -9,21 +9,43 @@ use super::database::prepare;
 use super::digest::Hasher;
 use super::error::{During, Error};
 use super::hnsw::{self, Hnsw};
+use super::labels;
 use super::pickle::{self, Pair, Summary};
+use super::spare;
 use super::text::Text;
+use super::unsound::{Part, Unsound};
 use super::{Collection, IndexShape, Source, Space};
 use rusqlite::{Connection, OptionalExtension, params};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The vectors of one collection.
 pub(super) struct Vectors {
     collection: Collection,
+    /// Where its segment lies, if it has one.
+    directory: Option<PathBuf>,
     index: Connection,
     hnsw: Option<Hnsw>,
     /// Why the segment must not be taken over as it is.
-    pub(super) unsound: Option<String>,
+    pub(super) unsound: Vec<Unsound>,
     /// The highest number of a write that the segment knows of.
     pub(super) persisted: i64,
+    /// Other places that hold vectors of these records, asked in this order where this one has none.
+    spares: Vec<Vectors>,
+}
+
+/// Where a vector was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The collection's own segment.
+    Segment,
+    /// The own segment, although the vector is not of length one as it should be; it is nowhere else.
+    Changed,
+    /// A write in the queue, as it should be.
+    Queue,
+    /// A write in the queue that the segment should have had.
+    History,
+    /// A segment that was set aside, in a directory of this name, or of another collection.
+    Spare(String),
 }
 
 /// One record's vector.
@@ -33,8 +55,8 @@ pub(super) struct Vector {
     stored: Vec<f32>,
     /// What `stored` has to be multiplied with; 1 where nothing was normalised.
     length: f32,
-    /// As a client handed it in, where the queue still knows.
-    original: Option<Vec<f32>>,
+    /// Where it was found.
+    origin: Origin,
 }
 
 const TABLES: &str = "
@@ -48,25 +70,48 @@ const TABLES: &str = "
 impl Vectors {
     /// Finds every vector of a collection.
     pub(super) fn find(source: &Source, collection: &Collection) -> Result<Vectors, Error> {
+        let mut vectors = Vectors::of(source, collection, collection.segment_directory(source))?;
+        vectors.read_queue(source).during(&source.database, "reading its queue")?;
+        if !vectors.unsound.is_empty() {
+            vectors.read_history(source).during(&source.database, "reading its queue")?;
+        }
+        for donor in source.donors_of(collection) {
+            vectors.spares.push(Vectors::find(source, &donor)?);
+        }
+        if !vectors.unsound.is_empty() || vectors.lacks_some(source)? {
+            let segment = collection.vector.as_deref().into_iter();
+            for directory in segment.flat_map(|segment| spare::directories(source.palace(), segment)) {
+                vectors.spares.push(Vectors::of(source, collection, Some(directory))?);
+            }
+        }
+        Ok(vectors)
+    }
+
+    /// The vectors that a segment holds by itself.
+    fn of(source: &Source, collection: &Collection, directory: Option<PathBuf>) -> Result<Vectors, Error> {
         let index = Connection::open("").during(&source.database, "making a temporary index")?;
         prepare(&index)
             .and_then(|()| index.execute_batch(TABLES))
             .during(&source.database, "making a temporary index")?;
-        let mut vectors = Vectors { collection: collection.clone(), index, hnsw: None, unsound: None, persisted: 0 };
-        let summary = match collection.segment_directory(source) {
-            Some(directory) if directory.is_dir() => vectors.read_segment(source, &directory)?,
-            _ if persisted(collection, None) > 0 => {
-                vectors.unsound = Some("its directory is missing".into());
+        let (collection, unsound, spares) = (collection.clone(), Vec::new(), Vec::new());
+        let mut vectors = Vectors { collection, directory, index, hnsw: None, unsound, persisted: 0, spares };
+        let summary = match vectors.directory.clone() {
+            Some(directory) if is_directory(&directory) => vectors.read_segment(source, &directory)?,
+            _ if vectors.collection.vector_sequence.is_some() => {
+                vectors.unsound.push(Unsound::new(Part::Directory, "its directory is missing"));
                 None
             }
             _ => None,
         };
-        vectors.persisted = persisted(collection, summary.as_ref());
-        vectors.read_queue(source).during(&source.database, "reading its queue")?;
-        if vectors.unsound.is_some() {
-            vectors.read_history(source).during(&source.database, "reading its queue")?;
-        }
+        vectors.persisted = persisted(&vectors.collection, summary.as_ref());
         Ok(vectors)
+    }
+
+    /// Whether there are more records than vectors for them.
+    fn lacks_some(&self, source: &Source) -> Result<bool, Error> {
+        let sql = "SELECT count(*) FROM embeddings WHERE segment_id = ?1";
+        let records = source.connection.query_row(sql, [&self.collection.metadata], |row| row.get::<_, i64>(0));
+        Ok(records.during(&source.database, "counting records")? > self.count(source)?)
     }
 
     /// How the graph over them is built.
@@ -101,14 +146,27 @@ impl Vectors {
             Some(None) => return Ok(None),
             None => {}
         }
-        if let Some(stored) = self.in_segment(source, id)? {
-            return Ok(Some(stored));
+        let stored = self.in_segment(source, id)?;
+        if stored.as_ref().is_some_and(|vector| vector.origin == Origin::Segment) {
+            return Ok(stored);
         }
         // The queue may still hold the write that once put the vector there.
-        match self.write_of("history", id).during(&source.database, during)?.flatten() {
-            Some(sequence) => self.in_queue(source, sequence).during(&source.database, during),
-            None => Ok(None),
+        if let Some(sequence) = self.write_of("history", id).during(&source.database, during)?.flatten() {
+            let found = self.in_queue(source, sequence).during(&source.database, during)?;
+            return Ok(found.map(|vector| Vector { origin: Origin::History, ..vector }));
         }
+        for spare in &self.spares {
+            if let Some(vector) = spare.get(source, id)?.filter(|vector| vector.origin != Origin::Changed) {
+                return Ok(Some(Vector { origin: Origin::Spare(spare.place()), ..vector }));
+            }
+        }
+        Ok(stored)
+    }
+
+    /// What a person calls the place these come from.
+    fn place(&self) -> String {
+        let name = self.directory.as_ref().map(|directory| directory.display().to_string());
+        name.unwrap_or_else(|| self.collection.name.clone())
     }
 
     /// The number of a write of a vector to a record, if there is a row; without a number it was a deletion.
@@ -120,14 +178,12 @@ impl Vectors {
     fn in_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
         let mut query = source.connection.prepare_cached("SELECT vector FROM embeddings_queue WHERE seq_id = ?1")?;
         let original = query.query_row([sequence], |row| Ok(floats(row.get_ref(0)?)))?;
-        Ok(original.map(|original| match self.collection.shape.space {
-            Space::Cosine => {
-                let (stored, length) = normalise(&original);
-                Vector { stored, length, original: Some(original) }
-            }
-            Space::L2 | Space::InnerProduct => {
-                Vector { stored: original.clone(), length: 1.0, original: Some(original) }
-            }
+        Ok(original.map(|original| {
+            let (stored, length) = match self.collection.shape.space {
+                Space::Cosine => normalise(&original),
+                Space::L2 | Space::InnerProduct => (original, 1.0),
+            };
+            Vector { stored, length, origin: Origin::Queue }
         }))
     }
 
@@ -139,26 +195,29 @@ impl Vectors {
         let Some((slot, hnsw)) = slot().during(&source.database, "reading a vector")?.zip(self.hnsw.as_ref()) else {
             return Ok(None);
         };
-        let vector = hnsw.vector(slot as u64).map_err(|error| self.broken(source, error))?;
+        let vector = hnsw.vector(slot as u64).map_err(|error| self.broken(error))?;
         Ok(vector.map(|(stored, length)| match self.collection.shape.space {
-            Space::Cosine => Vector { stored, length, original: None },
-            Space::L2 | Space::InnerProduct => Vector { stored, length: 1.0, original: None },
+            Space::Cosine => {
+                let origin = if is_normal(&stored) { Origin::Segment } else { Origin::Changed };
+                Vector { stored, length, origin }
+            }
+            Space::L2 | Space::InnerProduct => Vector { stored, length: 1.0, origin: Origin::Segment },
         }))
     }
 
-    fn broken(&self, source: &Source, error: hnsw::Error) -> Error {
-        Error::Hnsw { path: self.collection.segment_directory(source).unwrap_or_default(), source: error }
+    fn broken(&self, error: hnsw::Error) -> Error {
+        Error::Hnsw { path: self.directory.clone().unwrap_or_default(), source: error }
     }
 
     /// Reads the HNSW files and their pickle. What is wrong with them is noted, and what can be read is used.
     fn read_segment(&mut self, source: &Source, directory: &Path) -> Result<Option<Summary>, Error> {
         let hnsw = match Hnsw::open(directory) {
             Ok(hnsw) => hnsw,
-            Err(error) if !error.is_damage() => return Err(self.broken(source, error)),
+            Err(error) if !error.is_damage() => return Err(self.broken(error)),
             Err(error) => {
                 // A directory that was never written to holds nothing to be missed.
-                if persisted(&self.collection, None) > 0 || directory.join(PICKLE).exists() {
-                    self.unsound = Some(error.to_string());
+                if self.collection.vector_sequence.is_some() || directory.join(PICKLE).exists() {
+                    self.unsound.push(Unsound::from(&error));
                 }
                 return Ok(None);
             }
@@ -166,17 +225,19 @@ impl Vectors {
         self.read_elements(source, &hnsw)?;
         match hnsw.inspect(directory) {
             Ok(()) => {}
-            Err(error) if error.is_damage() => self.unsound = Some(error.to_string()),
-            Err(error) => return Err(self.broken(source, error)),
+            Err(error) if error.is_damage() => self.unsound.push(Unsound::from(&error)),
+            Err(error) => return Err(self.broken(error)),
         }
         if self.collection.dimension.is_some_and(|dimension| dimension as u64 != hnsw.dimension()) {
-            self.unsound = Some(format!("its vectors have {} dimensions", hnsw.dimension()));
+            let what = format!("its vectors have {} dimensions", hnsw.dimension());
+            self.unsound.push(Unsound::new(Part::Dimension, what));
         }
         let has_elements = hnsw.count() > 0;
         self.hnsw = Some(hnsw);
         if !directory.join(PICKLE).exists() {
-            if has_elements || persisted(&self.collection, None) > 0 {
-                self.unsound = Some(format!("{PICKLE} is missing"));
+            if has_elements || self.collection.vector_sequence.is_some() {
+                self.unsound.push(Unsound::new(Part::Pickle, format!("{PICKLE} is missing")));
+                self.prove_labels(source)?;
             }
             return Ok(None);
         }
@@ -193,7 +254,7 @@ impl Vectors {
             }
             Ok(())
         })
-        .map_err(|error| self.broken(source, error))?
+        .map_err(|error| self.broken(error))?
     }
 
     fn read_pickle(&mut self, source: &Source, path: &Path) -> Result<Option<Summary>, Error> {
@@ -217,7 +278,9 @@ impl Vectors {
                 return Err(Error::Pickle { path: path.to_owned(), source: error });
             }
             Err(error) => {
-                self.unsound = Some(format!("{PICKLE}: {error}"));
+                drop(insert);
+                self.unsound.push(Unsound::new(Part::Pickle, format!("{PICKLE}: {error}")));
+                self.prove_labels(source)?;
                 return Ok(None);
             }
         };
@@ -225,12 +288,31 @@ impl Vectors {
         let live = self.index.query_row(live, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
         let (found, elements) = live.during(&source.database, "indexing vectors")?;
         if ids != labels || ids != found || ids != elements || label_max > summary.total_elements_added {
-            self.unsound.get_or_insert(format!(
+            let what = format!(
                 "{PICKLE} maps {ids} ids and {labels} labels up to {label_max} of {}, {found} to {elements} elements",
                 summary.total_elements_added
-            ));
+            );
+            self.unsound.push(Unsound::new(Part::Pickle, what));
+            if found < elements {
+                drop(insert);
+                self.prove_labels(source)?;
+            }
         }
         Ok(Some(summary))
+    }
+
+    /// Finds the labels of the records without the pickle. What could be read of it stays where nothing can be proved.
+    fn prove_labels(&mut self, source: &Source) -> Result<(), Error> {
+        let stored = |slot: i64| self.hnsw.as_ref()?.vector(slot as u64).ok().flatten().map(|(vector, _)| vector);
+        let Some(pairs) = labels::prove(source, &self.collection, &self.index, &stored)? else { return Ok(()) };
+        let insert = || {
+            let mut insert = self.index.prepare("INSERT OR REPLACE INTO label VALUES (?1, ?2)")?;
+            pairs.iter().try_for_each(|(id, label)| insert.execute(params![id, label]).map(drop))
+        };
+        insert().during(&source.database, "indexing vectors")?;
+        let proved = format!("; the labels of {} records are proved by their order", pairs.len());
+        self.unsound.last_mut().expect("it is why they were looked for").what.push_str(&proved);
+        Ok(())
     }
 
     /// Applies the queue to what the files hold, up to the last write whose metadata was applied too. What comes
@@ -250,7 +332,7 @@ impl Vectors {
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             let is_known: bool = known.query_row([&id], |row| row.get(0))?;
             // Where the files cannot be trusted, nobody knows what they knew: the record that is there speaks for them.
-            match (Operation::from(operation), is_known || self.unsound.is_some(), has_vector) {
+            match (Operation::from(operation), is_known || !self.unsound.is_empty(), has_vector) {
                 (Operation::Add, ..) if has_vector && !is_known => drop(set.execute(params![id, sequence])?),
                 (Operation::Update, true, true) | (Operation::Upsert, _, true) => {
                     set.execute(params![id, sequence])?;
@@ -305,14 +387,6 @@ impl From<i64> for Operation {
 }
 
 impl Vector {
-    /// The vector to put into a queue: the client's own where it is known, else what `get()` returns.
-    pub(super) fn handed_in(&self) -> Vec<f32> {
-        match &self.original {
-            Some(original) => original.clone(),
-            None => self.stored.iter().map(|value| value * self.length).collect(),
-        }
-    }
-
     /// Bytes of the vector.
     pub(super) fn bytes(&self) -> u64 {
         4 * self.stored.len() as u64
@@ -328,14 +402,30 @@ impl Vector {
         &self.stored
     }
 
+    /// Where it was found.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// What it has to be multiplied with.
     pub(super) fn length(&self) -> f32 {
         self.length
     }
 }
 
+/// Whether a vector has length one, or is the zero vector, as what was normalised does.
+fn is_normal(vector: &[f32]) -> bool {
+    let sum: f64 = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+    sum == 0.0 || (sum - 1.0).abs() < 1e-3
+}
+
+/// The directory itself, not a link that leads to one.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+}
+
 /// chromadb's normalisation, bit for bit: a sequential sum, multiplication and addition apart (CHROMA.md §3.3).
-fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
+pub(super) fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
     let mut sum = 0_f32;
     for value in vector {
         sum += value * value;

@@ -1,0 +1,216 @@
+//! Looks through a palace and plans what could be done about it. Nothing is changed by that.
+
+use super::keep::Keep;
+use super::{Error, look, resolve};
+use crate::disk::{Disk, RealDisk};
+use crate::engine::Plan;
+use crate::ops::amend::{self, Order};
+use crate::ops::{Planned, Step, StoreFiles, rebuild};
+use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
+use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
+use std::path::Path;
+
+/// What would be done.
+pub struct Proposal {
+    /// `rebuild` or `repair`.
+    pub title: &'static str,
+    /// What is going to be run.
+    pub plan: Plan<Step>,
+    /// What cannot be carried over.
+    pub losses: Vec<Loss>,
+    /// What was found elsewhere than where it should have been: from where, and how much.
+    pub restored: Vec<(String, u64)>,
+    /// The collections, with their counts.
+    pub collections: Vec<ProposedCollection>,
+    /// chromadb's format, kept.
+    pub format: String,
+    /// Bytes that must be free.
+    pub bytes_needed: u64,
+    /// Bytes that are free.
+    pub bytes_free: u64,
+}
+
+/// A collection in a proposal.
+pub struct ProposedCollection {
+    /// Its name.
+    pub name: String,
+    /// Records in it.
+    pub records: u64,
+    /// Writes that wait to be applied, carried over as they are.
+    pub pending: u64,
+    /// The way its vectors take.
+    pub route: Route,
+}
+
+/// What is wrong with a palace, and what would mend it.
+pub struct Diagnosis {
+    /// Findings that the proposal mends.
+    pub mended: Vec<Finding>,
+    /// Findings that it leaves: nothing has to be done, nobody asked for it, or only a person can.
+    pub left: Vec<Finding>,
+    /// What would be done; `None` where there is nothing to mend.
+    pub proposal: Option<Proposal>,
+}
+
+/// Looks through a palace without a lock and without writing anything, the keep included.
+pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
+    let palace = resolve(palace)?;
+    let mut checked = check::check(&palace, &std::env::temp_dir(), depth, watch)?;
+    if let Some(operation) = look(&palace)?.interrupted() {
+        let evidence = format!("{} ({})", operation.folder.display(), operation.title);
+        checked.findings.insert(0, Finding::new(Code::OperationInterrupted, "the keep", evidence));
+    }
+    Ok(checked)
+}
+
+/// Plans a rebuild without a lock and without writing anything, the keep included.
+pub fn propose_rebuild(palace: &Path, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+    let palace = resolve(palace)?;
+    let space = Keep::place(&RealDisk::new(), &palace)?;
+    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space }.rebuild(limits, watch)
+}
+
+/// Plans a repair without a lock and without writing anything, the keep included. No code means all of them.
+pub fn propose_repair(
+    palace: &Path,
+    wanted: &[Code],
+    limits: Limits,
+    watch: &mut dyn FnMut(),
+) -> Result<Diagnosis, Error> {
+    let palace = resolve(palace)?;
+    let space = Keep::place(&RealDisk::new(), &palace)?;
+    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space }.repair(wanted, limits, watch)
+}
+
+/// Where proposals are made.
+pub(super) struct Desk<'d> {
+    pub(super) palace: &'d Path,
+    /// Where copies are made for reading.
+    pub(super) scratch: &'d Path,
+    /// Where room is needed.
+    pub(super) space: &'d Path,
+}
+
+impl Desk<'_> {
+    pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+        let files = self.files()?;
+        let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
+        // What a cut-short MemPalace left is only put in order where that was asked for.
+        let preparation = Preparation::of(&checked.findings, &|finding| finding.code != Code::LeftoverCollection);
+        let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
+            rebuild::plan(source.format(), reading(&preparation), files, survey)
+        };
+        self.propose("rebuild", files, (limits, &reading(&preparation)), &plan, watch)
+    }
+
+    pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
+        let files = self.files()?;
+        let checked = check::check(self.palace, self.scratch, Depth::Deep, watch)?;
+        let is_wanted =
+            |finding: &Finding| is_mendable(finding) && (wanted.is_empty() || wanted.contains(&finding.code));
+        let preparation = Preparation::of(&checked.findings, &is_wanted);
+        let (mut mended, mut left): (Vec<_>, Vec<_>) = checked.findings.into_iter().partition(|one| is_wanted(one));
+        if mended.is_empty() {
+            return Ok(Diagnosis { mended, left, proposal: None });
+        }
+        let is_rebuilt = preparation.pages == Pages::Salvaged
+            || mended.iter().any(|finding| finding.code.remedy() == Remedy::Rebuild);
+        let read = reading(&preparation);
+        let proposal = if is_rebuilt {
+            // Whatever else is wrong is mended on the way.
+            let also;
+            (also, left) = left.into_iter().partition(|finding| {
+                matches!(finding.code.remedy(), Remedy::Index | Remedy::Amend) && finding.amendment.is_none()
+            });
+            mended.extend(also);
+            let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
+                rebuild::plan(source.format(), read.clone(), files, survey)
+            };
+            self.propose("repair", files, (limits, &read), &plan, watch)?
+        } else {
+            let amendments = preparation.amendments.iter().filter(|one| is_of_index(one)).cloned().collect::<Vec<_>>();
+            let builds = |one: &chroma::Surveyed| {
+                let is_about = |finding: &&Finding| finding.subject == one.collection.name;
+                mended.iter().filter(is_about).any(|finding| finding.code.remedy() == Remedy::Index)
+            };
+            let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
+                let order = Order { preparation: read.clone(), amendments: amendments.clone(), builds: &builds };
+                amend::plan(source.format(), order, files, survey)
+            };
+            self.propose("repair", files, (limits, &read), &plan, watch)?
+        };
+        Ok(Diagnosis { mended, left, proposal: Some(proposal) })
+    }
+
+    /// The files are looked at first: whoever writes to them from here on is noticed.
+    fn files(&self) -> Result<StoreFiles, Error> {
+        let files = StoreFiles::look(&RealDisk::new(), self.palace)?;
+        files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
+    }
+
+    fn propose(
+        &self,
+        title: &'static str,
+        mut files: StoreFiles,
+        (limits, preparation): (Limits, &Preparation),
+        plan: &dyn Fn(&Source, &StoreFiles, &Survey) -> Planned,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        let disk = RealDisk::new();
+        let source = Source::open(self.palace, self.scratch, preparation)?;
+        let survey = survey(&source, limits, watch)?;
+        files.look_at_segments(&disk, self.palace, &survey)?;
+        let Planned { plan, bytes_needed, blueprint, losses } = plan(&source, &files, &survey);
+        let collections = survey.collections.iter().zip(blueprint.collections);
+        let collections = collections.map(|(one, new)| ProposedCollection {
+            name: new.name,
+            records: one.totals.records,
+            pending: one.totals.pending,
+            route: new.route,
+        });
+        Ok(Proposal {
+            title,
+            plan,
+            restored: restored(&survey),
+            collections: collections.collect(),
+            losses,
+            format: source.format().name.clone(),
+            bytes_needed,
+            bytes_free: disk.space(self.space)?,
+        })
+    }
+}
+
+/// Whether a program can mend it.
+fn is_mendable(finding: &Finding) -> bool {
+    match finding.code.remedy() {
+        Remedy::Amend | Remedy::Index => finding.severity > Severity::Note,
+        Remedy::Rebuild => finding.code != Code::LeftoverCollection || finding.amendment.is_some(),
+        Remedy::Nothing | Remedy::Recover | Remedy::Person(_) => false,
+    }
+}
+
+/// Indexes that are made from the rows need not be in order for the rows to be read.
+fn is_of_index(amendment: &Amendment) -> bool {
+    *amendment == Amendment::FullText
+}
+
+fn reading(preparation: &Preparation) -> Preparation {
+    let amendments = preparation.amendments.iter().filter(|amendment| !is_of_index(amendment));
+    Preparation { pages: preparation.pages, amendments: amendments.cloned().collect() }
+}
+
+fn restored(survey: &Survey) -> Vec<(String, u64)> {
+    let vectors = survey.collections.iter().flat_map(|one| {
+        let name = &one.collection.name;
+        one.restored.iter().filter_map(move |(origin, count)| {
+            let place = match origin {
+                Origin::History => "a write in the queue".to_owned(),
+                Origin::Spare(place) => place.clone(),
+                _ => return None,
+            };
+            Some((format!("vectors of {name} from {place}"), *count))
+        })
+    });
+    vectors.collect()
+}

@@ -1,0 +1,82 @@
+//! Plans the smallest repair: a copy of the database is amended and takes its place, and single segments are built anew.
+//!
+//! Rows, documents and sound segments stay as they are and where they are. The database is never amended in place: a
+//! transaction that a power cut leaves half done needs the very file it was working on, and this way nobody does.
+
+use super::Planned;
+use super::files::StoreFiles;
+use super::parts;
+use super::step::Step;
+use crate::engine::Plan;
+use crate::store::chroma::{
+    self, Amendment, Blueprint, Format, Loss, NewCollection, Preparation, Renamed, Route, Survey, Surveyed,
+};
+
+/// What is set right.
+pub struct Order<'o> {
+    /// How the old store has to be read.
+    pub preparation: Preparation,
+    /// What is set right in the database beside that.
+    pub amendments: Vec<Amendment>,
+    /// Whether the segment of a collection is built anew if it is not sound.
+    pub builds: &'o dyn Fn(&Surveyed) -> bool,
+}
+
+/// Makes the plan.
+pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
+    let Order { preparation, amendments, builds } = order;
+    let collections = survey.collections.iter().map(|one| amended(files, one, builds(one))).collect();
+    let blueprint = Blueprint { format: format.name.clone(), preparation, collections };
+    let mut steps = vec![parts::create_staging(), parts::backup(files, parts::replaced(files, &blueprint))];
+    steps.push(Step::Chroma(chroma::Step::Amend { blueprint: blueprint.clone(), amendments }));
+    steps.extend(parts::sentinel(survey));
+    steps.extend(parts::build_indexes(survey, &blueprint));
+    let (left, losses): (Vec<Loss>, Vec<Loss>) =
+        survey.losses.iter().cloned().partition(|loss| stays(&blueprint, loss));
+    parts::prove(&mut steps, survey, left.len() as u64);
+    let pivot = parts::commit(&mut steps, files, &blueprint);
+    let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
+    let bytes_needed =
+        backup + parts::bytes_of_indexes(survey, &blueprint) + parts::bytes_of_databases(files, &blueprint);
+    Planned { plan: Plan { steps, pivot }, bytes_needed, blueprint, losses }
+}
+
+/// What a rebuild would leave out, and stays where it is.
+fn stays(blueprint: &Blueprint, loss: &Loss) -> bool {
+    let is_kept = |name: &String| {
+        let of_name = blueprint.collections.iter().filter(|new| new.name == *name);
+        of_name.into_iter().all(|new| !matches!(new.route, Route::Built { .. }))
+    };
+    match loss {
+        Loss::Orphan { collection, .. } => is_kept(collection),
+        Loss::Unowned { .. } | Loss::Stranger { .. } => true,
+        _ => false,
+    }
+}
+
+fn amended(files: &StoreFiles, surveyed: &Surveyed, is_built: bool) -> NewCollection {
+    let chroma::Collection { id, name, topic, metadata, vector, metadata_sequence, .. } = &surveyed.collection;
+    let fresh = || uuid::Uuid::new_v4().to_string();
+    let same = |name: &String| Renamed { old: Some(name.clone()), new: name.clone() };
+    let kept = |name: &Option<String>| Renamed { old: name.clone(), new: name.clone().unwrap_or_else(fresh) };
+    let route = match surveyed.unsound.first() {
+        Some(why) if is_built && surveyed.totals.vectors > 0 => Route::Built { why: why.to_string() },
+        Some(_) if is_built => Route::Unpersisted,
+        _ if files.segment(vector).is_some() => Route::Kept,
+        _ => Route::Unpersisted,
+    };
+    let is_new = is_built && !surveyed.unsound.is_empty();
+    NewCollection {
+        name: name.clone(),
+        id: same(id),
+        topic: same(topic),
+        metadata: kept(metadata),
+        vector: if is_new { Renamed { old: vector.clone(), new: fresh() } } else { kept(vector) },
+        metadata_sequence: Some(*metadata_sequence).filter(|number| *number > 0),
+        vector_sequence: match route {
+            Route::Built { .. } => Some(*metadata_sequence), // the new index holds every write that was applied
+            _ => surveyed.collection.vector_sequence.filter(|number| *number > 0 && !is_new),
+        },
+        route,
+    }
+}

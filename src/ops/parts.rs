@@ -1,0 +1,111 @@
+//! Parts that every plan over a Chroma store is made of: the backup, the indexes, the proof, and the swap.
+
+use super::files::{Entry, StoreFiles};
+use super::names::{ASIDE, BACKUP, STAGING};
+use super::step::Step;
+use crate::store::chroma::{self, Blueprint, DATABASE, Expected, ExpectedCollection, Renamed, Route, Survey};
+use crate::tree::{self, Copy, Need, Spot};
+
+/// Room for what is not counted: directories, the journal, SQLite's rollback journal.
+const SLACK_BYTES: u64 = 8 << 20;
+
+/// A copy of the database, its siblings and some of its segments.
+pub(super) fn backup<'f>(files: &'f StoreFiles, segments: impl Iterator<Item = &'f Entry>) -> Step {
+    let entries = [&files.database].into_iter().chain(&files.siblings).chain(segments);
+    let (names, bytes): (Vec<_>, Vec<_>) = entries.map(|entry| (entry.name.clone(), entry.bytes)).unzip();
+    let (source, target) = (Spot::palace(""), Spot::operation(BACKUP));
+    tree(tree::Step::Backup(Copy { source, names, target, bytes: bytes.iter().sum() }))
+}
+
+/// Needed only where the old palace was in the state that rule R2 describes.
+pub(super) fn sentinel(survey: &Survey) -> Option<Step> {
+    if survey.queue_max >= survey.sequence_max {
+        return None;
+    }
+    let highest = |one: &chroma::Surveyed| one.collection.metadata_sequence.max(one.persisted);
+    let collection = survey.collections.iter().position(|one| highest(one) == survey.sequence_max)?;
+    Some(Step::Chroma(chroma::Step::Sentinel { collection: collection as u32, sequence: survey.sequence_max }))
+}
+
+/// Builds the segments that are not taken over.
+pub(super) fn build_indexes(survey: &Survey, blueprint: &Blueprint) -> Vec<Step> {
+    let built = survey.collections.iter().zip(&blueprint.collections).zip(0..);
+    let built = built.filter(|((_, new), _)| matches!(new.route, Route::Built { .. }));
+    let steps = built.map(|((one, _), collection)| {
+        let (vectors, bytes) = (one.totals.vectors, one.totals.vector_bytes);
+        Step::Chroma(chroma::Step::BuildIndex { collection, vectors, bytes })
+    });
+    steps.collect()
+}
+
+/// The proof, and the sync that makes the database durable. `left` things stay in the new store that no plan carries over
+/// by itself.
+pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64) {
+    let expected = Expected {
+        collections: survey.collections.iter().map(|one| ExpectedCollection::from(one.totals)).collect(),
+        unowned: ExpectedCollection::from(survey.unowned),
+        bytes: survey.collections.iter().map(|one| one.totals.row_bytes + one.totals.vector_bytes).sum(),
+        left,
+    };
+    steps.push(Step::Chroma(chroma::Step::Verify(expected)));
+    steps.push(tree(tree::Step::Sync { target: staged(DATABASE) }));
+}
+
+/// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
+pub(super) fn commit(steps: &mut Vec<Step>, files: &StoreFiles, blueprint: &Blueprint) -> u32 {
+    steps.push(tree(tree::Step::CreateDir { target: Spot::operation(ASIDE) }));
+    let is_new = |route: &Route| matches!(route, Route::Segment | Route::Built { .. });
+    for new in blueprint.collections.iter().filter(|new| is_new(&new.route)).map(|new| &*new.vector.new) {
+        steps.push(tree(tree::Step::Place { source: staged(new), target: Spot::palace(new) }));
+    }
+    let expects = files.database.fingerprint;
+    let (source, aside) = (Spot::palace(DATABASE), Spot::operation(ASIDE).join(DATABASE));
+    steps.push(tree(tree::Step::LinkAside { source: source.clone(), target: aside.clone(), expects }));
+    let pivot = steps.len() as u32;
+    // A stale journal or log of the old database would destroy the new one: both belong to a name, not to a file.
+    steps.extend(files.siblings.iter().map(|entry| set_aside(entry, Need::Must)));
+    let absent = files.absent.iter().map(|name| Spot::palace(&**name)).collect();
+    steps.push(tree(tree::Step::Replace { source: staged(DATABASE), target: source, expects, aside, absent }));
+    steps.extend(replaced(files, blueprint).map(|entry| set_aside(entry, Need::May)));
+    steps.push(tree(tree::Step::Delete { target: Spot::operation(STAGING) }));
+    pivot
+}
+
+/// Segments of the old store that the new one does not name.
+pub(super) fn replaced<'f>(files: &'f StoreFiles, blueprint: &'f Blueprint) -> impl Iterator<Item = &'f Entry> {
+    let keeps = |Renamed { old, new }: &Renamed, entry: &Entry| old.as_ref() == Some(new) && *new == entry.name;
+    files.segments.iter().filter(move |entry| !blueprint.collections.iter().any(|new| keeps(&new.vector, entry)))
+}
+
+fn set_aside(entry: &Entry, need: Need) -> Step {
+    let (source, target) = (Spot::palace(&*entry.name), Spot::operation(ASIDE).join(&entry.name));
+    tree(tree::Step::RenameAside { need, source, target, expects: entry.fingerprint })
+}
+
+/// Room for the database with its siblings: in the backup, in staging, and for a copy to read where one is needed.
+pub(super) fn bytes_of_databases(files: &StoreFiles, blueprint: &Blueprint) -> u64 {
+    let database = files.database.bytes + files.siblings.iter().map(|entry| entry.bytes).sum::<u64>();
+    let takes_copy = files.is_hot() || blueprint.preparation != chroma::Preparation::default();
+    // A store filled batch by batch is now and then a little larger than the one it came from.
+    let scratch = if takes_copy { database + database / 4 } else { 0 };
+    scratch + database + database + database / 4 + SLACK_BYTES
+}
+
+/// Room for the segments that are built.
+pub(super) fn bytes_of_indexes(survey: &Survey, blueprint: &Blueprint) -> u64 {
+    let pairs = survey.collections.iter().zip(&blueprint.collections);
+    let built = pairs.filter(|(_, new)| matches!(new.route, Route::Built { .. }));
+    built.map(|(one, _)| one.totals.vector_bytes + 512 * one.totals.vectors).sum()
+}
+
+pub(super) fn staged(name: &str) -> Spot {
+    Spot::operation(STAGING).join(name)
+}
+
+pub(super) fn create_staging() -> Step {
+    tree(tree::Step::CreateDir { target: Spot::operation(STAGING) })
+}
+
+pub(super) fn tree(step: tree::Step) -> Step {
+    Step::Tree(step)
+}

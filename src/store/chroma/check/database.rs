@@ -1,0 +1,101 @@
+//! The database as a file, its pages and its schema.
+
+use super::code::Code;
+use super::finding::Finding;
+use crate::store::chroma::error::{During, Error};
+use crate::store::chroma::format::Fit;
+use crate::store::chroma::{Amendment, DATABASE, Source, file, survey};
+use std::io::{self, Read};
+use std::path::Path;
+
+/// What a rollback journal begins with while it is hot.
+const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+/// A write-ahead log that holds anything is longer than its header.
+const WAL_HEADER_BYTES: u64 = 32;
+
+/// Looks at the header, at the length and at what lies beside the file.
+pub(super) fn file(database: &Path) -> Result<Vec<Finding>, Error> {
+    let look = || {
+        let mut header = Vec::new();
+        file::open(database)?.take(100).read_to_end(&mut header)?;
+        header.resize(100, 0);
+        Ok((header, database.metadata()?.len(), journal(database)?))
+    };
+    let looked: io::Result<(Vec<u8>, u64, Option<String>)> = look();
+    let (header, bytes, journal) = looked.map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
+    let mut findings = Vec::new();
+    if let Some(what) = wrong_in(&header) {
+        findings.push(Finding::new(Code::DatabaseHeader, DATABASE, format!("{}: {what}", database.display())));
+    } else if journal.is_none() {
+        findings.extend(truncated(&header, bytes));
+    }
+    findings.extend(journal.map(|what| Finding::new(Code::DatabaseJournal, DATABASE, what)));
+    Ok(findings)
+}
+
+/// What no SQLite database has in its header (its file format, §1.3).
+fn wrong_in(header: &[u8]) -> Option<&'static str> {
+    let page_bytes = u16::from_be_bytes([header[16], header[17]]);
+    match () {
+        () if !header.starts_with(b"SQLite format 3\0") => Some("the first 16 bytes are wrong"),
+        () if page_bytes != 1 && (page_bytes < 512 || !page_bytes.is_power_of_two()) => Some("no such page size"),
+        () if header[21..24] != [64, 32, 32] => Some("the payload fractions are wrong"),
+        () if !(1..=2).contains(&header[18]) || !(1..=2).contains(&header[19]) => Some("no such format version"),
+        () => None,
+    }
+}
+
+/// The header's number of pages counts only where it was written together with the change counter.
+fn truncated(header: &[u8], bytes: u64) -> Option<Finding> {
+    let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65536,
+        page_bytes => u64::from(page_bytes),
+    };
+    let expected = u64::from(number(28)) * page_bytes;
+    let is_short = number(24) == number(92) && bytes < expected;
+    let evidence = format!("{DATABASE} has {bytes} of {expected} bytes");
+    is_short.then(|| Finding::new(Code::DatabaseTruncated, DATABASE, evidence))
+}
+
+fn journal(database: &Path) -> io::Result<Option<String>> {
+    let beside = |suffix: &str| database.with_file_name(format!("{DATABASE}{suffix}"));
+    let mut magic = [0; 8];
+    let is_hot = match file::open(&beside("-journal")).and_then(|mut journal| journal.read_exact(&mut magic)) {
+        Ok(()) => magic == JOURNAL_MAGIC,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => false,
+        Err(error) => return Err(error),
+    };
+    if is_hot {
+        return Ok(Some(format!("{DATABASE}-journal is hot")));
+    }
+    let log = beside("-wal").symlink_metadata().map_or(0, |metadata| metadata.len());
+    Ok((log > WAL_HEADER_BYTES).then(|| format!("{DATABASE}-wal holds {log} bytes")))
+}
+
+/// The pages, read without SQLite.
+pub(super) fn pages(_source: &Source) -> Result<Vec<Finding>, Error> {
+    Ok(Vec::new())
+}
+
+/// Migrations, tables and indexes.
+pub(super) fn schema(source: &Source) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    if source.fit == Fit::Migrations {
+        let evidence = format!("they are not those of chromadb {}, whose tables it has", source.format.name);
+        findings.push(Finding::new(Code::DatabaseMigrations, "migrations", evidence));
+    }
+    let doing = "reading its schema";
+    let missing = source.format.missing(&source.connection).during(&source.database, doing)?;
+    for name in missing {
+        findings.push(match name {
+            "embedding_fulltext_search" => Finding::new(Code::FulltextMissing, name, "the schema does not name it"),
+            _ => Finding::new(Code::DatabaseSchema, name, "the schema does not name it")
+                .with_amendment(Amendment::Schema),
+        });
+    }
+    let strangers = survey::strangers(source).during(&source.database, doing)?;
+    let strange = |name: String| Finding::new(Code::DatabaseStranger, name, "it is in the schema");
+    findings.extend(strangers.into_iter().map(strange));
+    Ok(findings)
+}

@@ -1,0 +1,33 @@
+//! What lies in the palace's directory, and beside it.
+
+use super::code::Code;
+use super::finding::Finding;
+use crate::store::chroma::error::{During, Error};
+use crate::store::chroma::{Source, spare};
+use std::collections::BTreeSet;
+use std::fs;
+
+pub(super) fn check(source: &Source) -> Result<Vec<Finding>, Error> {
+    let nameless = nameless(source).during(&source.database, "reading its segments")?;
+    let orphan = |name: String| Finding::new(Code::SegmentOrphan, name, "no row of segments names it");
+    let mut findings: Vec<Finding> = nameless.into_iter().map(orphan).collect();
+    for directory in spare::quarantined(&source.directory) {
+        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        findings.push(Finding::new(Code::SegmentQuarantined, name, directory.display().to_string()));
+    }
+    Ok(findings)
+}
+
+/// Directories under a UUID that no row of segments names, in the order of their names.
+pub(super) fn nameless(source: &Source) -> rusqlite::Result<Vec<String>> {
+    let mut query = source.connection.prepare("SELECT id FROM segments")?;
+    let named = query.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<BTreeSet<_>>>()?;
+    let entries = fs::read_dir(&source.directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names.retain(|name| {
+        let is_segment = uuid::Uuid::parse_str(name).is_ok() && !named.contains(name);
+        is_segment && source.directory.join(name).symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+    });
+    Ok(names)
+}

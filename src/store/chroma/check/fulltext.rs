@@ -1,0 +1,94 @@
+//! The full-text index: whether it agrees with itself, and with the documents.
+
+use super::Depth;
+use super::code::Code;
+use super::finding::Finding;
+use crate::store::chroma::error::{During, Error};
+use crate::store::chroma::{Amendment, DATABASE, Source, catalog, database};
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+
+const TABLE: &str = "embedding_fulltext_search";
+const DOCUMENTS: &str = "embedding_metadata WHERE key = 'chroma:document' AND string_value IS NOT NULL";
+
+pub(super) fn check(source: &Source, scratch: &Path, depth: Depth) -> Result<Vec<Finding>, Error> {
+    let doing = "reading its full-text index";
+    if catalog::columns(&source.connection, "main", TABLE).unwrap_or_default().is_empty() {
+        return Ok(Vec::new()); // the schema has been found wrong already
+    }
+    let mut findings = Vec::new();
+    let found = counts(source).during(&source.database, doing)?;
+    findings.extend(found.map(|(code, evidence)| Finding::new(code, TABLE, evidence)));
+    if depth == Depth::Deep {
+        if findings.is_empty() {
+            findings.extend(differing(source).during(&source.database, doing)?);
+        }
+        if findings.is_empty() {
+            findings.extend(damaged(source, scratch)?);
+        }
+    }
+    Ok(findings.into_iter().map(|finding| finding.with_amendment(Amendment::FullText)).collect())
+}
+
+/// Rows of the index against records and documents, by number.
+fn counts(source: &Source) -> rusqlite::Result<Option<(Code, String)>> {
+    let count = |sql: &str| source.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let orphans = count(&format!(
+        "SELECT count(*) FROM {TABLE}_docsize d WHERE NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.id = d.id)"
+    ))?;
+    if orphans > 0 {
+        return Ok(Some((Code::FulltextOrphan, format!("{orphans} rows of no record"))));
+    }
+    let indexed = count(&format!("SELECT count(*) FROM {TABLE}_docsize"))?;
+    let documents = count(&format!("SELECT count(*) FROM {DOCUMENTS}"))?;
+    let evidence = format!("{documents} documents, {indexed} of them indexed");
+    Ok((indexed != documents).then_some((Code::FulltextDiffers, evidence)))
+}
+
+/// Documents that the index holds otherwise than the records do.
+fn differing(source: &Source) -> rusqlite::Result<Option<Finding>> {
+    let sql = format!(
+        "SELECT e.embedding_id FROM (SELECT id, string_value FROM {DOCUMENTS}) m
+         JOIN embeddings e USING (id) LEFT JOIN {TABLE}_content c USING (id) WHERE c.c0 IS NOT m.string_value"
+    );
+    let mut query = source.connection.prepare(&sql)?;
+    let ids = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    let finding = Finding::new(Code::FulltextDiffers, TABLE, "their copies in the index are not the same");
+    Ok((!ids.is_empty()).then(|| finding.with_ids(ids)))
+}
+
+/// The index against its own content, by SQLite itself. chromadb's SQLite indexes a document up to its first NUL and
+/// ours goes on, so where there are such documents a copy is compared whose content ends there too.
+fn damaged(source: &Source, scratch: &Path) -> Result<Option<Finding>, Error> {
+    let verdict = verdict(&source.connection).during(&source.database, "checking its full-text index")?;
+    if verdict == "ok" {
+        return Ok(None);
+    }
+    let with_nul = format!("SELECT count(*) FROM {TABLE}_content WHERE instr(c0, char(0)) > 0");
+    let with_nul = source.connection.query_row(&with_nul, [], |row| row.get::<_, i64>(0));
+    if with_nul.during(&source.database, "reading its full-text index")? > 0 && is_sound_up_to_nul(source, scratch)? {
+        return Ok(None);
+    }
+    Ok(Some(Finding::new(Code::FulltextDamaged, TABLE, verdict)))
+}
+
+fn verdict(connection: &Connection) -> rusqlite::Result<String> {
+    connection.query_row(&format!("PRAGMA quick_check({TABLE})"), [], |row| row.get(0))
+}
+
+fn is_sound_up_to_nul(source: &Source, scratch: &Path) -> Result<bool, Error> {
+    let failed = |error| Error::Scratch { path: source.database.clone(), source: error };
+    let directory = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch).map_err(failed)?;
+    let path = directory.path().join(DATABASE);
+    std::fs::copy(&source.database, &path).map_err(failed)?;
+    let check = || {
+        let copy = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database::prepare(&copy)?;
+        copy.execute_batch(&format!(
+            "PRAGMA synchronous=OFF;
+             UPDATE {TABLE}_content SET c0 = substr(c0, 1, instr(c0, char(0)) - 1) WHERE instr(c0, char(0)) > 0"
+        ))?;
+        verdict(&copy)
+    };
+    Ok(check().during(&path, "checking a copy of its full-text index")? == "ok")
+}
