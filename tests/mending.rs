@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use support::palace::{
     Arena, Content, Depth, Finding, Kind, Mount, REBUILD, Record, Run, Strace, Tree, assert_sound, check, class,
-    copy_tree, findings, is_tolerated, kill, read, segment_of,
+    copy_tree, findings, is_tolerated, kill, read, segment_of, surroundings,
 };
 
 const DRAWERS: &str = "mempalace_drawers";
@@ -65,10 +65,10 @@ fn repair_of_one_damage_touches_another() {
 #[test]
 fn code_that_does_not_exist_is_repaired() {
     let arena = Arena::new("1.5.9");
-    let before = Tree::of(arena.root());
+    let before = surroundings(&arena);
     let run = arena.run(&["repair", "--yes", "--only", "no-such-code"]);
     assert!(!matches!(run.code, Some(0)), "{run:#?}");
-    before.assert_untouched(&Tree::of(arena.root()), "a repair of nothing");
+    before.assert_untouched(&surroundings(&arena), "a repair of nothing");
 }
 
 /// A migration of MemPalace was killed between its two renames: there is no palace, and all is in `.old`.
@@ -78,12 +78,12 @@ fn palace_that_is_gone_is_not_found_again() {
     let before = Content::of(&arena.palace());
     let old = arena.root().join("palace.old");
     fs::rename(arena.palace(), &old).expect("the palace can be renamed");
-    let tree = Tree::of(arena.root());
+    let tree = surroundings(&arena);
     for arguments in [&["check"][..], &["check", "--json"], &["repair", "--plan"]] {
         let run = arena.run(arguments);
         assert!(run.code != Some(0), "{run:#?}");
         assert!(said(&run).contains("palace.old"), "nobody is told where the palace is: {run:#?}");
-        tree.assert_untouched(&Tree::of(arena.root()), "a check");
+        tree.assert_untouched(&surroundings(&arena), "a check");
     }
     arena.run(&REPAIR).expect(0);
     before.assert_equals(&Content::of(&arena.palace()), "the palace that was found again");
@@ -111,7 +111,7 @@ fn interrupted_operation_is_not_told_of() {
     let arena = Arena::new("1.5.9");
     let before = Content::of(&arena.palace());
     kill(&arena, &REBUILD, &"pwrite64:100".parse().expect("a point"));
-    let tree = Tree::of(arena.root());
+    let tree = surroundings(&arena);
     let run = arena.run(&["check", "--json"]);
     assert_eq!(run.code, Some(4), "{run:#?}");
     let report = run.json();
@@ -119,7 +119,7 @@ fn interrupted_operation_is_not_told_of() {
     assert!(listed.iter().any(|finding| finding["code"] == "operation-interrupted"), "{report:#}");
     let refused = arena.run(&REPAIR);
     assert_eq!(refused.code, Some(4), "a repair upon an unfinished operation: {refused:#?}");
-    tree.assert_untouched(&Tree::of(arena.root()), "a check and a refused repair");
+    tree.assert_untouched(&surroundings(&arena), "a check and a refused repair");
     arena.run(&["recover"]).expect(0);
     assert_eq!(check(&arena, Depth::Deep).iter().filter(|one| is_left(one)).count(), 0);
     before.assert_equals(&Content::of(&arena.palace()), "the recovered palace");

@@ -143,6 +143,8 @@ pub(crate) struct Case {
     pub(crate) in_any_order: bool,
     /// Records that may come back, and need not.
     pub(crate) may_return: Vec<String>,
+    /// Whether writes wait in the queue that no row shows yet.
+    pub(crate) has_waiting_writes: bool,
 }
 
 /// Tables that a repair has to leave as they are; of all others the records are compared.
@@ -161,7 +163,14 @@ impl Case {
     fn new(fixture: &str) -> Case {
         let arena = Arena::unpack(fixture);
         let wanted = Content::of(&arena.palace());
-        Case { arena, wanted, checks: Vec::new(), in_any_order: false, may_return: Vec::new() }
+        Case {
+            arena,
+            wanted,
+            checks: Vec::new(),
+            in_any_order: false,
+            may_return: Vec::new(),
+            has_waiting_writes: false,
+        }
     }
 
     /// What is there now is what must be there in the end.

@@ -11,7 +11,10 @@ pub(super) const CLASSES: &[Class] = &[
     // The directory.
     missing("an index is missing").losing(150, 0),
     missing("an index of 0.6.3 is missing").on("chroma-0.6.3").losing(150, 0),
-    missing("an index of 0.4.24 is missing, and the queue has it all").on("chroma-0.4.24"),
+    // Without a pickle to say that it was persisted, it is as good as one that never was.
+    Class { codes: &[], ..missing("an index of 0.4.24 is missing, and the queue has it all") }
+        .also(&["index-missing"])
+        .on("chroma-0.4.24"),
     // The header.
     header("an index counts more elements than there can be", |case| put(case, 20, &(1_u64 << 50).to_le_bytes())),
     header("an index counts one element", |case| put(case, 20, &1_u64.to_le_bytes())),
@@ -31,21 +34,25 @@ pub(super) const CLASSES: &[Class] = &[
     level0("an index's elements are missing", |case| remove(case, "data_level0.bin")).losing(150, 0),
     Class::deep(
         "a block of elements is zero",
-        &["index-level0|vector-changed|index-diverged|vector-missing"],
+        &["index-level0|vector-changed|index-diverged|vector-missing|index-pickle"],
         |case| {
             let path = case.index(DRAWERS).join("data_level0.bin");
             case.overwrite(&path, 4096, &[0; 4096]);
         },
     )
-    .also(&["index-level0", "vector-changed", "index-diverged", "vector-missing", "index-links"])
+    .also(&["index-level0", "vector-changed", "index-diverged", "vector-missing", "index-links", "index-pickle"])
     .losing(24, 0),
-    Class::deep("a bit of a vector is flipped", &["vector-changed"], flip_vector).losing(1, 0),
+    Class::deep("a bit of a vector is flipped", &["vector-changed"], flip_vector).for_a_person(),
     Class::deep("a bit of a vector of 0.4.24 is flipped, and the queue has it", &["vector-changed"], flip_vector)
         .on("chroma-0.4.24"),
-    Class::deep("an element's label is garbage", &["index-level0|index-diverged|vector-missing"], |case| {
-        let element = Element::held_by_the_index_alone(case);
-        case.overwrite(&element.file, element.at + element.size - 8, &0xdead_beef_u64.to_le_bytes());
-    })
+    Class::deep(
+        "an element's label is garbage",
+        &["index-level0|index-diverged|vector-missing|index-pickle"],
+        |case| {
+            let element = Element::held_by_the_index_alone(case);
+            case.overwrite(&element.file, element.at + element.size - 8, &0xdead_beef_u64.to_le_bytes());
+        },
+    )
     .also(&["index-level0", "index-diverged", "vector-missing", "index-pickle"])
     .losing(1, 0),
     // The lengths of the vectors.
@@ -125,7 +132,8 @@ pub(super) const CLASSES: &[Class] = &[
         let row: i64 = case.one(&format!("SELECT id FROM embeddings WHERE embedding_id = '{id}'"));
         super::means::delete_rows(case, row);
         case.wanted.forget(&[row].into());
-    }),
+    })
+    .losing(0, 0),
 ];
 
 const PICKLE: &str = "index_metadata.pickle";
@@ -140,11 +148,16 @@ const fn missing(name: &'static str) -> Class {
 }
 
 const fn header(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::quick(name, &["index-header"], inject).also(&["vector-missing", "index-links", "index-level0"])
+    Class::quick(name, &["index-header"], inject).also(&[
+        "vector-missing",
+        "index-links",
+        "index-level0",
+        "index-pickle",
+    ])
 }
 
 const fn level0(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::quick(name, &["index-level0"], inject).also(&["vector-missing"])
+    Class::quick(name, &["index-level0"], inject).also(&["vector-missing", "index-pickle", "index-links"])
 }
 
 const fn lengths(name: &'static str, inject: fn(&mut Case)) -> Class {
@@ -156,7 +169,7 @@ const fn links(name: &'static str, inject: fn(&mut Case)) -> Class {
 }
 
 const fn deep_links(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::deep(name, &["index-links"], inject)
+    Class::deep(name, &["index-links|index-level0"], inject)
 }
 
 const fn pickled(name: &'static str, inject: fn(&mut Case)) -> Class {

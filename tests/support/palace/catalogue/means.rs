@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 pub(super) const PAGE_BYTES: usize = 4096;
 
+/// This SQLite indexes a document past its first NUL and chromadb's does not: what one of them has inserted, the other
+/// cannot delete without leaving traces.
+const FULLTEXT_ANEW: &str = "INSERT INTO embedding_fulltext_search (embedding_fulltext_search) VALUES ('rebuild');";
+
 /// A segment's id, as an expression in SQL.
 pub(super) fn segment(collection: &str, scope: &str) -> String {
     format!(
@@ -188,6 +192,7 @@ pub(crate) fn refile(palace: &Path, from: &str, to: &str, records: &[Record]) {
     }
     let last = first_write + records.len() as i64 - 1;
     statement("INSERT INTO max_seq_id VALUES (?1, ?2)", params![metadata, last]);
+    connection.execute_batch(FULLTEXT_ANEW).expect("a full-text index");
     connection.execute_batch("COMMIT").expect("a transaction");
 }
 
@@ -205,7 +210,8 @@ pub(super) fn delete_collection(case: &Case, name: &str) {
          DELETE FROM max_seq_id WHERE segment_id IN ({metadata}, {vector});
          DELETE FROM segments WHERE collection = {collection};
          DELETE FROM collection_metadata WHERE collection_id = {collection};
-         DELETE FROM collections WHERE name = '{name}';"
+         DELETE FROM collections WHERE name = '{name}';
+         {FULLTEXT_ANEW}"
     ));
 }
 

@@ -6,6 +6,7 @@ use super::{Case, Class, DRAWERS};
 pub(super) const CLASSES: &[Class] = &[
     Class::quick("writes wait to be applied", &["queue-pending"], |case| {
         case.assert_rows("embeddings_queue WHERE seq_id > 299", 60);
+        case.has_waiting_writes = true;
         case.checks.push(|arena| {
             let waiting = "SELECT count(*) FROM embeddings_queue WHERE seq_id > 299";
             assert_eq!(one::<i64>(&arena.palace(), waiting), 60, "writes that wait");
@@ -99,6 +100,7 @@ fn enqueue(case: &mut Case, pill: &Write) {
         ));
     }
     case.assert_rows("embeddings_queue WHERE seq_id > 299", 2);
+    case.has_waiting_writes = true;
     case.checks.push(|arena| {
         let count = |id: &str| {
             let sql = format!("SELECT count(*) FROM embeddings_queue WHERE id = '{id}' AND operation < 3");

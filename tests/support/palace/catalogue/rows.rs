@@ -47,7 +47,8 @@ pub(super) const CLASSES: &[Class] = &[
         // The write has everything, but for one unit in the last place of some floats; the row may come back or not.
         case.wanted.forget(&[row].into());
         case.may_return.push("closet-004".into());
-    }),
+    })
+    .losing(0, 0),
 ];
 
 const CLOSETS: &str = "mempalace_closets";

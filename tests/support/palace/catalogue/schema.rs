@@ -62,12 +62,12 @@ pub(super) const CLASSES: &[Class] = &[
         lose_segment(case, "METADATA")
     }),
     collection("a collection has no segment of vectors", &["collection-segments"], |case| lose_segment(case, "VECTOR"))
-        .also(&["segment-orphan", "index-missing"]),
+        .also(&["segment-orphan", "index-missing", "vector-missing", "queue-pending"]),
     collection("a collection has no segments", &["collection-segments"], |case| {
         case.sql(&format!("DELETE FROM segments WHERE collection = {};", collection_id(DRAWERS)));
         case.assert_rows("segments", 6);
     })
-    .also(&["segment-orphan", "index-missing"]),
+    .also(&["segment-orphan", "index-missing", "vector-missing", "queue-pending"]),
     collection("a collection has become one of l2", &["collection-space"], |case| {
         case.sql("UPDATE collections SET schema_str = NULL WHERE name = 'mempalace_drawers';");
         case.assert_rows("collections WHERE schema_str IS NULL", 1);

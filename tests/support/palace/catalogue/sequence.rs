@@ -44,7 +44,8 @@ pub(super) const CLASSES: &[Class] = &[
     }),
     Class::quick("the next writes vanish: the queue is empty behind a full index", &["writes-vanish"], |case| {
         index_all_and_empty_the_queue(case);
-    }),
+    })
+    .also(&["sequence-ahead"]),
     Class::quick(
         "the next writes vanish: a collection without vectors has the highest number",
         &["writes-vanish"],
@@ -58,15 +59,15 @@ pub(super) const CLASSES: &[Class] = &[
 ];
 
 const fn poisoned(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::quick(name, &["sequence-poisoned"], inject).also(&["writes-vanish"])
+    Class::quick(name, &["sequence-poisoned"], inject).also(&["writes-vanish", "queue-pending"])
 }
 
 const fn unreadable(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::quick(name, &["sequence-unreadable"], inject)
+    Class::quick(name, &["sequence-unreadable"], inject).also(&["queue-pending"])
 }
 
 const fn ahead(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::quick(name, &["sequence-ahead"], inject).also(&["writes-vanish"])
+    Class::quick(name, &["sequence-ahead"], inject).also(&["writes-vanish", "queue-pending"])
 }
 
 fn metadata() -> String {
