@@ -71,7 +71,7 @@ fn rebuild(palace: &Path) -> Result<u64> {
     let mut keeper = Keeper::lock(palace)?;
     let proposal = keeper.propose_rebuild(Limits::default(), &mut || ())?;
     let records = proposal.collections.iter().map(|collection| collection.records).sum();
-    keeper.rebuild(proposal, &mut ())?;
+    keeper.run(proposal, &mut ())?;
     Ok(records)
 }
 

@@ -6,7 +6,7 @@
 
 use flate2::read::GzDecoder;
 use palacekeeper::keeper::{self, Keeper};
-use palacekeeper::store::chroma::{Digest, Limits, Source, survey};
+use palacekeeper::store::chroma::{Digest, Limits, Preparation, Source, survey};
 use std::error::Error;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
@@ -27,7 +27,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn rebuild(palace: &Path) -> Result<(), Box<dyn Error>> {
     let mut keeper = Keeper::lock(palace)?;
     let proposal = keeper.propose_rebuild(LIMITS, &mut || ())?;
-    keeper.rebuild(proposal, &mut ())?;
+    keeper.run(proposal, &mut ())?;
     Ok(())
 }
 
@@ -82,7 +82,7 @@ fn kill_half_way(mut child: Child, palace: &Path) -> Result<bool, Box<dyn Error>
 
 /// How many drawers a palace holds, and the digest of all that is in them.
 fn contents(palace: &Path) -> Result<(u64, Digest), Box<dyn Error>> {
-    let source = Source::open(palace, palace.parent().unwrap_or(palace))?;
+    let source = Source::open(palace, palace.parent().unwrap_or(palace), &Preparation::default())?;
     let survey = survey(&source, Limits::default(), &mut || ())?;
     let totals = survey.collections.first().ok_or("the palace has no collection")?.totals;
     Ok((totals.records, totals.digest))

@@ -33,7 +33,8 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     steps.extend(parts::build_indexes(survey, &blueprint));
     let (left, losses): (Vec<Loss>, Vec<Loss>) =
         survey.losses.iter().cloned().partition(|loss| stays(&blueprint, loss));
-    parts::prove(&mut steps, survey, left.len() as u64);
+    let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count(); // they are known from the counts
+    parts::prove(&mut steps, survey, left as u64);
     let pivot = parts::commit(&mut steps, files, &blueprint);
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
     let bytes_needed =
@@ -44,11 +45,11 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
 /// What a rebuild would leave out, and stays where it is.
 fn stays(blueprint: &Blueprint, loss: &Loss) -> bool {
     let is_kept = |name: &String| {
-        let of_name = blueprint.collections.iter().filter(|new| new.name == *name);
-        of_name.into_iter().all(|new| !matches!(new.route, Route::Built { .. }))
+        let is_same = |new: &NewCollection| new.vector.old.as_ref() == Some(&new.vector.new);
+        blueprint.collections.iter().filter(|new| new.name == *name).all(is_same)
     };
     match loss {
-        Loss::Orphan { collection, .. } => is_kept(collection),
+        Loss::Orphan { collection, .. } | Loss::Vector { collection, .. } => is_kept(collection),
         Loss::Unowned { .. } | Loss::Stranger { .. } => true,
         _ => false,
     }

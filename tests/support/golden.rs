@@ -7,7 +7,10 @@ use palacekeeper::disk::Disk;
 use palacekeeper::journal::frame::Header;
 use palacekeeper::journal::{Journal, Outcome, Plan, Record};
 use palacekeeper::ops::Step;
-use palacekeeper::store::chroma::{self, Batch, Blueprint, Expected, NewCollection, QueueBatch, Renamed, Route};
+use palacekeeper::store::chroma::{
+    self, Amendment, Batch, Blueprint, Donor, Expected, NewCollection, Pages, Preparation, QueueBatch, Renamed, Route,
+    Scope,
+};
 use palacekeeper::tree::{self, Copy, Fingerprint, Need, Spot};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::Path;
@@ -125,23 +128,44 @@ fn chroma_steps() -> Vec<chroma::Step> {
         metadata_sequence: Some(300),
         vector_sequence: None,
     };
-    let routes = [Route::Segment, Route::Unpersisted, Route::Built { why: "header.bin".into() }];
+    let routes = [Route::Segment, Route::Unpersisted, Route::Built { why: "header.bin".into() }, Route::Kept];
     let batch = Batch { first: 1, last: 100, records: 99, bytes: 1 << 20 };
     let expected: Expected = plain(
         r#"{"collections":[{"records":99,"vectors":98,"pending":1,"digest":[1,2,3,18446744073709551615]}],
-            "unowned":{"records":0,"vectors":0,"pending":0,"digest":[0,0,0,0]},"bytes":4096}"#,
+            "unowned":{"records":0,"vectors":0,"pending":0,"digest":[0,0,0,0]},"bytes":4096,"left":2}"#,
     );
+    let donor = Donor {
+        id: "f".into(),
+        name: "memories__repair_tmp".into(),
+        topic: "persistent://f".into(),
+        vector: Some("g".into()),
+        metadata_sequence: 200,
+        vector_sequence: Some(100),
+    };
+    let name = || "a".to_owned();
+    let amendments = vec![
+        Amendment::Schema,
+        Amendment::SetAside { sequences: vec![7, 300] },
+        Amendment::Dimension { collection: name(), dimension: 384 },
+        Amendment::ConfigType { collection: name() },
+        Amendment::Segment { collection: name(), scope: Scope::Vector, segment: "d".into() },
+        Amendment::Rename { collection: name(), name: "memories".into() },
+        Amendment::Merge { from: donor, into: name() },
+    ];
+    let blueprint = |preparation| Blueprint {
+        format: "1.5.9".into(),
+        preparation,
+        collections: routes.iter().cloned().map(collection).collect(),
+    };
     vec![
-        chroma::Step::CreateStore(Blueprint {
-            format: "1.5.9".into(),
-            collections: routes.into_iter().map(collection).collect(),
-        }),
+        chroma::Step::CreateStore(blueprint(Preparation { pages: Pages::Salvaged, amendments })),
         chroma::Step::UpsertBatch(batch),
         chroma::Step::QueueBatch(QueueBatch { first: 1, last: 300, rows: 299, bytes: 70_000 }),
-        chroma::Step::Sentinel { collection: 1, rowid: 12, sequence: 300 },
+        chroma::Step::Sentinel { collection: 1, sequence: 300 },
         chroma::Step::BuildIndexes { bytes: 1 << 33 },
         chroma::Step::BuildIndex { collection: 2, vectors: 50, bytes: 76_800 },
         chroma::Step::Verify(expected),
+        chroma::Step::Amend { blueprint: blueprint(Preparation::default()), amendments: vec![Amendment::FullText] },
     ]
 }
 
@@ -164,7 +188,8 @@ pub fn assert_every_step_is_golden(steps: &[Step]) {
         Step::Chroma(chroma::Step::BuildIndexes { .. }) => 13,
         Step::Chroma(chroma::Step::BuildIndex { .. }) => 14,
         Step::Chroma(chroma::Step::Verify(_)) => 15,
+        Step::Chroma(chroma::Step::Amend { .. }) => 16,
     };
     let places: Vec<usize> = steps.iter().map(place).collect();
-    assert_eq!(places, (0..16).collect::<Vec<_>>());
+    assert_eq!(places, (0..17).collect::<Vec<_>>());
 }

@@ -50,8 +50,6 @@ pub struct Renamed {
 pub enum Route {
     /// The segment is sound: its directory is copied, the graph stays as it is.
     Segment,
-    /// The segment stays where it is, under its own name.
-    Kept,
     /// There is no segment yet: all vectors are in the queue, and stay there.
     Unpersisted,
     /// The segment is not sound: a new one is built from every vector that can be read.
@@ -59,6 +57,8 @@ pub enum Route {
         /// What is wrong with the segment.
         why: String,
     },
+    /// The segment stays where it is, under its own name.
+    Kept,
 }
 
 impl Blueprint {

@@ -172,10 +172,15 @@ pub(super) fn stored_sequence(source: &Source, segment: Option<&str>) -> rusqlit
     })
 }
 
-/// The highest number there is evidence of, looked for only as far as `wanted` needs it.
+/// The highest number there is evidence of, looked for only as far as `wanted` needs it. Where no write waits, none can
+/// be taken for done by mistake, and any number will do.
 fn ceiling(source: &Source, wanted: i64) -> rusqlite::Result<i64> {
     let queued = highest_queued(&source.connection)?;
-    if wanted <= queued { Ok(queued) } else { Ok(queued.max(highest_of_records(source, None)?)) }
+    if wanted <= queued || queued == 0 {
+        Ok(queued.max(wanted))
+    } else {
+        Ok(queued.max(highest_of_records(source, None)?))
+    }
 }
 
 /// The highest number in the queue, 0 where it is empty.

@@ -93,7 +93,11 @@ impl Format {
         };
         let alike = Format::all().iter().filter(|format| format.counts_like(&found));
         if let Some(format) = alike.max_by_key(|format| format.matches(&found)) {
-            return Ok((format, if format.matches(&found) == found.len() { Fit::Exact } else { Fit::Migrations }));
+            let fit = if format.matches(&found) == found.len() { Fit::Exact } else { Fit::Migrations };
+            let later = || format.later_tables(connection).during(path, "reading its schema");
+            if fit == Fit::Migrations || !later()? {
+                return Ok((format, fit));
+            }
         }
         let by_tables = Format::by_tables(connection, &found).during(path, "reading its schema")?;
         by_tables.filter(|_| !is_newer(&found)).map(|format| (format, Fit::Migrations)).ok_or_else(|| {
@@ -119,6 +123,18 @@ impl Format {
             known.any(|row| row.hash == *hash && row.sql == *sql)
         };
         found.iter().filter(is_known).count()
+    }
+
+    /// Whether the database has something that only a later chromadb makes: then migrations are missing.
+    fn later_tables(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let later = Format::all().iter().skip_while(|format| format.name != self.name);
+        let is_later = |name: &str| later.clone().any(|format| format.makes(name));
+        let mut names = connection.prepare("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")?;
+        let names = names.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let columns = self.strange_columns(connection)?;
+        let is_later_column =
+            |column: &String| ["collections.config_json_str", "collections.schema_str"].contains(&&**column);
+        Ok(names.iter().any(|name| !self.makes(name) && is_later(name)) || columns.iter().any(is_later_column))
     }
 
     /// The format that has most of a database's tables, column for column; of several, the one with most of its
@@ -196,6 +212,21 @@ impl Format {
             strange.extend(found.map(|column| format!("{table}.{column}")));
         }
         Ok(strange)
+    }
+
+    /// Tables in which a row is gone that every database of this format holds. A table that cannot be read is not among
+    /// them.
+    pub(super) fn lost_rows(&self, connection: &Connection) -> Vec<&str> {
+        let is_lost = |(table, rows): &(&String, &Vec<BTreeMap<String, serde_json::Value>>)| {
+            rows.iter().any(|row| {
+                let key = if row.contains_key("id") { "id" } else { "name" };
+                let value = row[key].as_str().map_or_else(|| row[key].to_string(), str::to_owned);
+                let sql = format!("SELECT count(*) FROM {table} WHERE CAST({key} AS TEXT) = ?1");
+                connection.query_row(&sql, [value], |row| row.get::<_, i64>(0)) == Ok(0)
+            })
+        };
+        let catalogue = self.rows.iter().filter(|(table, _)| ["tenants", "databases"].contains(&table.as_str()));
+        catalogue.filter(is_lost).map(|(table, _)| &**table).collect()
     }
 
     /// The statement that makes the table or index of this name.

@@ -127,11 +127,24 @@ type LinkReceiver<'r> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'r;
 impl Hnsw {
     /// Opens the segment in `directory`. Only the header is checked here.
     pub fn open(directory: &Path) -> Result<Hnsw, Error> {
-        let open = |name| file::open(&directory.join(name)).map_err(|source| Error::Io { name, source });
-        let header = Header::read(&open(HEADER)?)?;
-        let level0 = open(LEVEL0)?;
+        Hnsw::with_header(directory, Header::read(&open(directory, HEADER)?)?)
+    }
+
+    /// Opens a segment whose header is lost, to read its vectors, where its two other files agree on how many there are.
+    pub fn open_without_header(directory: &Path, dimension: u64, links: u64) -> Result<Hnsw, Error> {
+        let mut hnsw = Hnsw::with_header(directory, Header::guessed(dimension, links))?;
+        let lengths = hnsw.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len();
+        hnsw.header.count = lengths / 4;
+        match hnsw.header.count * hnsw.header.element_bytes == hnsw.level0_bytes {
+            true => Ok(hnsw),
+            false => unsound(HEADER, "it cannot be told from the other files".into()),
+        }
+    }
+
+    fn with_header(directory: &Path, header: Header) -> Result<Hnsw, Error> {
+        let level0 = open(directory, LEVEL0)?;
         let level0_bytes = level0.metadata().map_err(|source| Error::Io { name: LEVEL0, source })?.len();
-        Ok(Hnsw { header, level0, level0_bytes, lengths: open(LENGTHS)? })
+        Ok(Hnsw { header, level0, level0_bytes, lengths: open(directory, LENGTHS)? })
     }
 
     /// Elements the header counts, deleted ones among them.
@@ -324,7 +337,27 @@ impl Hnsw {
     }
 }
 
+fn open(directory: &Path, name: &'static str) -> Result<File, Error> {
+    file::open(&directory.join(name)).map_err(|source| Error::Io { name, source })
+}
+
 impl Header {
+    /// The header of an empty segment of this shape.
+    fn guessed(dimension: u64, links: u64) -> Header {
+        let vector_at = 4 + 4 * 2 * links;
+        let label_at = vector_at + 4 * dimension;
+        Header {
+            count: 0,
+            element_bytes: label_at + 8,
+            vector_at,
+            label_at,
+            links_max: links,
+            links_max_level0: 2 * links,
+            level_max: 0,
+            entry: 0,
+        }
+    }
+
     fn read(file: &File) -> Result<Header, Error> {
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).map_err(|source| Error::Io { name: HEADER, source })?;

@@ -219,11 +219,13 @@ impl Vectors {
                 if self.collection.vector_sequence.is_some() || directory.join(PICKLE).exists() {
                     self.unsound.push(Unsound::from(&error));
                 }
-                return Ok(None);
+                let Some(hnsw) = self.open_without_header(directory, &error) else { return Ok(None) };
+                hnsw
             }
         };
         self.read_elements(source, &hnsw)?;
         match hnsw.inspect(directory) {
+            _ if !self.unsound.is_empty() => {} // what its header says is not known
             Ok(()) => {}
             Err(error) if error.is_damage() => self.unsound.push(Unsound::from(&error)),
             Err(error) => return Err(self.broken(error)),
@@ -242,6 +244,13 @@ impl Vectors {
             return Ok(None);
         }
         self.read_pickle(source, &directory.join(PICKLE))
+    }
+
+    fn open_without_header(&self, directory: &Path, error: &hnsw::Error) -> Option<Hnsw> {
+        let dimension = self.collection.dimension.filter(|dimension| (1..1 << 16).contains(dimension))?;
+        let is_lost = !self.unsound.is_empty() && error.part() == Part::Header;
+        let open = || Hnsw::open_without_header(directory, dimension as u64, self.collection.shape.links as u64);
+        if is_lost { open().ok() } else { None }
     }
 
     fn read_elements(&self, source: &Source, hnsw: &Hnsw) -> Result<(), Error> {
@@ -303,15 +312,16 @@ impl Vectors {
 
     /// Finds the labels of the records without the pickle. What could be read of it stays where nothing can be proved.
     fn prove_labels(&mut self, source: &Source) -> Result<(), Error> {
-        let stored = |slot: i64| self.hnsw.as_ref()?.vector(slot as u64).ok().flatten().map(|(vector, _)| vector);
-        let Some(pairs) = labels::prove(source, &self.collection, &self.index, &stored)? else { return Ok(()) };
+        let Some(hnsw) = &self.hnsw else { return Ok(()) };
+        let pairs = labels::prove(source, &self.collection, &self.index, hnsw)?;
         let insert = || {
             let mut insert = self.index.prepare("INSERT OR REPLACE INTO label VALUES (?1, ?2)")?;
             pairs.iter().try_for_each(|(id, label)| insert.execute(params![id, label]).map(drop))
         };
         insert().during(&source.database, "indexing vectors")?;
-        let proved = format!("; the labels of {} records are proved by their order", pairs.len());
-        self.unsound.last_mut().expect("it is why they were looked for").what.push_str(&proved);
+        if let Some(unsound) = self.unsound.last_mut().filter(|_| !pairs.is_empty()) {
+            unsound.what.push_str(&format!("; the labels of {} records are proved by their order", pairs.len()));
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::code::Code;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
-use crate::store::chroma::{Amendment, Collection, Donor, Scope, Source, Space};
+use crate::store::chroma::{Amendment, Collection, Donor, Scope, Source, Space, pickle};
 use rusqlite::{OptionalExtension, params};
 
 /// Ending of the name that MemPalace's repair works under.
@@ -46,7 +46,11 @@ fn segments(source: &Source, collection: &Collection, all: &[Collection]) -> rus
     };
     let mut nameless = match scope {
         Scope::Metadata => nameless_rows(source)?,
-        Scope::Vector => super::directory::nameless(source)?,
+        Scope::Vector => {
+            let mut nameless = super::directory::nameless(source)?;
+            nameless.retain(|name| holds_records_of(source, collection, name));
+            nameless
+        }
     };
     let finding = Finding::new(Code::CollectionSegments, &*collection.name, format!("no segment of scope {word}"));
     Ok(Some(match nameless.pop() {
@@ -56,6 +60,23 @@ fn segments(source: &Source, collection: &Collection, all: &[Collection]) -> rus
         }
         _ => finding,
     }))
+}
+
+/// Whether a directory's pickle names at least one record of a collection, and hardly any that it has not.
+fn holds_records_of(source: &Source, collection: &Collection, name: &str) -> bool {
+    let pickle = source.directory.join(name).join("index_metadata.pickle");
+    let sql = "SELECT count(*) FROM embeddings WHERE segment_id = ?1 AND embedding_id = ?2";
+    let (mut known, mut strange) = (0, 0);
+    let read = pickle::read(&pickle, &mut |pair| {
+        if let pickle::Pair::IdToLabel(id, _) = pair {
+            let id = std::str::from_utf8(id).unwrap_or_default();
+            let row = source.connection.prepare_cached(sql);
+            let found = row.and_then(|mut row| row.query_row(params![collection.metadata, id], |row| row.get(0)));
+            if found == Ok(1) { known += 1 } else { strange += 1 }
+        }
+        Ok(())
+    });
+    read.is_ok() && known > strange
 }
 
 /// Segments that records name and the catalogue does not.

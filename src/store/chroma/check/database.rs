@@ -89,10 +89,15 @@ pub(super) fn schema(source: &Source) -> Result<Vec<Finding>, Error> {
     let missing = source.format.missing(&source.connection).during(&source.database, doing)?;
     for name in missing {
         findings.push(match name {
-            "embedding_fulltext_search" => Finding::new(Code::FulltextMissing, name, "the schema does not name it"),
+            "embedding_fulltext_search" => Finding::new(Code::FulltextMissing, name, "the schema does not name it")
+                .with_amendment(Amendment::FullText),
             _ => Finding::new(Code::DatabaseSchema, name, "the schema does not name it")
                 .with_amendment(Amendment::Schema),
         });
+    }
+    for table in source.format.lost_rows(&source.connection) {
+        let finding = Finding::new(Code::DatabaseSchema, table, "a row without which chromadb opens nothing is gone");
+        findings.push(finding.with_amendment(Amendment::Schema));
     }
     let strangers = survey::strangers(source).during(&source.database, doing)?;
     let strange = |name: String| Finding::new(Code::DatabaseStranger, name, "it is in the schema");

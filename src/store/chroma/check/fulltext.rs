@@ -33,13 +33,14 @@ pub(super) fn check(source: &Source, scratch: &Path, depth: Depth) -> Result<Vec
 /// Rows of the index against records and documents, by number.
 fn counts(source: &Source) -> rusqlite::Result<Option<(Code, String)>> {
     let count = |sql: &str| source.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let orphans = count(&format!(
-        "SELECT count(*) FROM {TABLE}_docsize d WHERE NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.id = d.id)"
-    ))?;
-    if orphans > 0 {
-        return Ok(Some((Code::FulltextOrphan, format!("{orphans} rows of no record"))));
+    let orphans = format!("FROM {TABLE}_docsize d WHERE NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.id = d.id)");
+    let orphaned = count(&format!("SELECT count(*) {orphans}"))?;
+    // chromadb 0.4 leaves such rows behind whenever it deletes; they only harm where a new record will get their number.
+    let harmful = format!("SELECT count(*) {orphans} AND d.id > (SELECT coalesce(max(id), 0) FROM embeddings)");
+    if orphaned > 0 && (source.format.has_configuration() || count(&harmful)? > 0) {
+        return Ok(Some((Code::FulltextOrphan, format!("{orphaned} rows of no record"))));
     }
-    let indexed = count(&format!("SELECT count(*) FROM {TABLE}_docsize"))?;
+    let indexed = count(&format!("SELECT count(*) FROM {TABLE}_docsize"))? - orphaned;
     let documents = count(&format!("SELECT count(*) FROM {DOCUMENTS}"))?;
     let evidence = format!("{documents} documents, {indexed} of them indexed");
     Ok((indexed != documents).then_some((Code::FulltextDiffers, evidence)))

@@ -45,9 +45,12 @@ pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut(
     let mut findings = database::file(&original)?;
     let source = open(palace, scratch, depth, &original, &mut findings)?;
     findings.extend(database::schema(&source)?);
-    if findings.iter().any(|finding| finding.code == Code::DatabaseSchema) {
-        return Ok(checked(Some(&source), findings)); // whatever is missing would be found missing again by every layer
-    }
+    let source = if findings.iter().any(|finding| finding.code == Code::DatabaseSchema) {
+        // The other layers read a copy in which nothing is missing.
+        Source::open(palace, scratch, &Preparation::of(&findings, &|finding| finding.code == Code::DatabaseSchema))?
+    } else {
+        source
+    };
     let collections = Collection::all(&source)?;
     findings.extend(collections::check(&source, &collections)?);
     findings.extend(sequences::check(&source, &collections)?);
