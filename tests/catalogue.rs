@@ -110,9 +110,12 @@ fn treat_all(group: &str) {
     let wanted = std::env::var("PALACEKEEPER_CATALOGUE").unwrap_or_default();
     let (mut table, mut complaints) = (String::new(), Vec::new());
     for class in classes.iter().filter(|class| class.name.contains(&wanted)) {
-        let (_, outcome) = treat(class);
-        table += &line(class, &outcome);
-        complaints.extend(outcome.complaints.iter().map(|complaint| format!("{}: {complaint}", class.name)));
+        for fixture in class.fixtures() {
+            let (_, outcome) = treat(class, fixture);
+            table += &line(class, fixture, &outcome);
+            let name = format!("{} ({})", class.name, fixture.trim_start_matches("chroma-"));
+            complaints.extend(outcome.complaints.iter().map(|complaint| format!("{name}: {complaint}")));
+        }
     }
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("catalogue");
     fs::create_dir_all(&directory).expect("a directory");
@@ -121,10 +124,10 @@ fn treat_all(group: &str) {
 }
 
 /// A line of the table: class, fixture, found, mended, records · documents · vectors.
-fn line(class: &Class, outcome: &Outcome) -> String {
+fn line(class: &Class, fixture: &str, outcome: &Outcome) -> String {
     let verdict = if outcome.complaints.is_empty() { "yes" } else { "NO" };
     let Outcome { found, mended, survived, .. } = outcome;
-    let fixture = class.fixture.trim_start_matches("chroma-");
+    let fixture = fixture.trim_start_matches("chroma-");
     format!("| {} ({fixture}) | {found} | {mended} | {survived} | {verdict} |\n", class.name)
 }
 
@@ -146,8 +149,10 @@ fn catalogue_lacks_a_code() {
 fn injector_does_not_fire() {
     let mut silent = Vec::new();
     for class in GROUPS.iter().flat_map(|(_, classes)| classes.iter()) {
-        if std::panic::catch_unwind(|| drop(class.inflict())).is_err() {
-            silent.push(class.name);
+        for fixture in class.fixtures() {
+            if std::panic::catch_unwind(|| drop(class.inflict_on(fixture))).is_err() {
+                silent.push((class.name, fixture));
+            }
         }
     }
     assert!(silent.is_empty(), "{} are not done: {silent:#?}", silent.len());

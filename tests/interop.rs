@@ -2,10 +2,6 @@
 
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 use support::palace::{
     Arena, Judge, Point, REBUILD, RESUME, Strace, VERSIONS, fixtures, kill, segment_of, sql, truncate,
 };

@@ -36,6 +36,12 @@ pub(crate) const GROUPS: [(&str, &[Class]); 9] = [
     ("leftovers", leftovers::CLASSES),
 ];
 
+/// Palaces of the other versions.
+const OLDER: &[&str] = &["chroma-0.4.24", "chroma-0.5.23", "chroma-0.6.3", "chroma-1.0.20"];
+
+/// A larger palace, of the same version.
+const LARGER: &[&str] = &["chroma-1.5.9-survive"];
+
 /// The class of that name.
 #[track_caller]
 pub(crate) fn class(name: &str) -> &'static Class {
@@ -48,6 +54,8 @@ pub(crate) struct Class {
     pub(crate) name: &'static str,
     /// The fixture that is damaged.
     pub(crate) fixture: &'static str,
+    /// Further fixtures that the same is done to.
+    pub(crate) elsewhere: &'static [&'static str],
     /// Codes that a check has to find; alternatives are divided by `|`.
     pub(crate) codes: &'static [&'static str],
     /// Codes that may come along: what follows from the damage.
@@ -79,7 +87,7 @@ pub(crate) enum Mend {
 
 impl Class {
     const fn new(name: &'static str, codes: &'static [&'static str], depth: Depth, inject: fn(&mut Case)) -> Class {
-        Class { name, fixture: "chroma-1.5.9", codes, also: &[], depth, mend: Mend::Whole, inject }
+        Class { name, fixture: "chroma-1.5.9", elsewhere: &[], codes, also: &[], depth, mend: Mend::Whole, inject }
     }
 
     /// A damage that shows without reading everything.
@@ -94,6 +102,10 @@ impl Class {
 
     const fn on(self, fixture: &'static str) -> Class {
         Class { fixture, ..self }
+    }
+
+    const fn and_on(self, elsewhere: &'static [&'static str]) -> Class {
+        Class { elsewhere, ..self }
     }
 
     const fn also(self, also: &'static [&'static str]) -> Class {
@@ -113,9 +125,19 @@ impl Class {
         Class { mend: Mend::Person, ..self }
     }
 
+    /// Every fixture that this is done to.
+    pub(crate) fn fixtures(&self) -> impl Iterator<Item = &'static str> {
+        [self.fixture].into_iter().chain(self.elsewhere.iter().copied())
+    }
+
     /// Unpacks the palace and damages it.
     pub(crate) fn inflict(&self) -> Case {
-        let mut case = Case::new(self.fixture);
+        self.inflict_on(self.fixture)
+    }
+
+    /// The same to another palace.
+    pub(crate) fn inflict_on(&self, fixture: &str) -> Case {
+        let mut case = Case::new(fixture);
         (self.inject)(&mut case);
         case
     }

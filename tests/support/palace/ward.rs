@@ -31,9 +31,9 @@ pub(crate) struct Outcome {
 }
 
 /// Checks, repairs, and checks again; every complaint is in the outcome.
-pub(crate) fn treat(class: &Class) -> (Option<Case>, Outcome) {
+pub(crate) fn treat(class: &Class, fixture: &str) -> (Option<Case>, Outcome) {
     let mut outcome = Outcome::default();
-    let Some(case) = attempt(&mut outcome, "inflict", |_| class.inflict()) else { return (None, outcome) };
+    let Some(case) = attempt(&mut outcome, "inflict", |_| class.inflict_on(fixture)) else { return (None, outcome) };
     attempt(&mut outcome, "check", |outcome| diagnose(class, &case, outcome));
     attempt(&mut outcome, "plan", |_| plan(&case));
     attempt(&mut outcome, "repair", |outcome| mend(class, &case, outcome));

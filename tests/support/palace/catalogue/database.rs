@@ -2,14 +2,15 @@
 
 use super::super::{make_hot, make_wal, overwrite, truncate};
 use super::means::{PAGE_BYTES, zero_pages};
-use super::{Case, Class};
+use super::{Case, Class, LARGER, OLDER};
 use rusqlite::Connection;
 
 pub(super) const CLASSES: &[Class] = &[
     Class::quick("the database's header is scrambled", &["database-header"], |case| {
         case.overwrite(&case.arena.database(), 0, &[0xa5; 100]);
         case.assert_malformed();
-    }),
+    })
+    .and_on(OLDER),
     Class::quick("the database's magic is gone", &["database-header"], |case| {
         case.overwrite(&case.arena.database(), 0, &[0; 16]);
         case.assert_malformed();
@@ -41,9 +42,10 @@ pub(super) const CLASSES: &[Class] = &[
     })
     .also(AFTER_LOST_PAGES)
     .for_a_person(),
-    table_page("a page of the embeddings is zero", |case| zero_middle(case, "embeddings", "leaf")),
-    table_page("a page of the metadata is zero", |case| zero_middle(case, "embedding_metadata", "leaf")),
-    table_page("an inner page of the metadata is zero", |case| zero_middle(case, "embedding_metadata", "internal")),
+    table_page("a page of the embeddings is zero", |case| zero_middle(case, "embeddings", "leaf")).and_on(LARGER),
+    table_page("a page of the metadata is zero", |case| zero_middle(case, "embedding_metadata", "leaf")).and_on(OLDER),
+    table_page("an inner page of the metadata is zero", |case| zero_middle(case, "embedding_metadata", "internal"))
+        .and_on(LARGER),
     table_page("an inner page of the embeddings is zero", |case| zero_middle(case, "embeddings", "internal")),
     table_page("a page of the queue is zero", |case| zero_middle(case, "embeddings_queue", "leaf")),
     table_page("a page of the metadata is garbage", |case| trash_middle(case, "embedding_metadata")),
@@ -65,7 +67,8 @@ pub(super) const CLASSES: &[Class] = &[
     .for_a_person(),
     index_page("a page of the index of embeddings is zero", |case| {
         zero_middle(case, "sqlite_autoindex_embeddings_1", "leaf");
-    }),
+    })
+    .and_on(OLDER),
     index_page("a page of the index of embeddings is garbage", |case| {
         trash_middle(case, "sqlite_autoindex_embeddings_1");
     }),

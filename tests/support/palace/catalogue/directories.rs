@@ -1,7 +1,7 @@
 //! Directories of indexes that nothing names, or that somebody has put aside.
 
 use super::super::copy_tree;
-use super::{Case, Class, DRAWERS};
+use super::{Case, Class, DRAWERS, OLDER};
 use std::fs;
 
 pub(super) const CLASSES: &[Class] = &[
@@ -12,7 +12,8 @@ pub(super) const CLASSES: &[Class] = &[
     .noted(),
     quarantined("an index was put aside as drifted, and it was the only one", |case| {
         put_aside(case, ".drift-20260301-120000");
-    }),
+    })
+    .and_on(OLDER),
     quarantined("an index was put aside as corrupt, and it was the only one", |case| {
         put_aside(case, ".corrupt-20260301-120000");
     }),

@@ -1,7 +1,7 @@
 //! The full-text index: its registration, its inverted index, and its copy of the documents.
 
 use super::means::zero_pages;
-use super::{Case, Class};
+use super::{Case, Class, OLDER};
 
 pub(super) const CLASSES: &[Class] = &[
     Class::quick("the full-text index is not registered", &["fulltext-missing"], |case| {
@@ -9,7 +9,8 @@ pub(super) const CLASSES: &[Class] = &[
         case.assert_rows("sqlite_master WHERE name = 'embedding_fulltext_search'", 0);
         case.assert_rows("sqlite_master WHERE name LIKE 'embedding_fulltext_search%'", 5);
     })
-    .also(&["database-schema"]),
+    .also(&["database-schema"])
+    .and_on(OLDER),
     Class::quick("the full-text index is gone", &["fulltext-missing"], |case| {
         case.sql("DROP TABLE embedding_fulltext_search;");
         case.assert_rows("sqlite_master WHERE name LIKE 'embedding_fulltext_search%'", 0);

@@ -1,7 +1,7 @@
 //! The files of a vector index.
 
 use super::super::{pickle, read, truncate};
-use super::{Case, Class, DRAWERS};
+use super::{Case, Class, DRAWERS, LARGER, OLDER};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,8 @@ pub(super) const CLASSES: &[Class] = &[
         .also(&["index-missing"])
         .on("chroma-0.4.24"),
     // The header.
-    header("an index counts more elements than there can be", |case| put(case, 20, &(1_u64 << 50).to_le_bytes())),
+    header("an index counts more elements than there can be", |case| put(case, 20, &(1_u64 << 50).to_le_bytes()))
+        .and_on(OLDER),
     header("an index counts one element", |case| put(case, 20, &1_u64.to_le_bytes())),
     header("an index has more elements than room", |case| put(case, 12, &7_u64.to_le_bytes())),
     header("an index's elements are of another size", |case| put(case, 28, &99_999_u64.to_le_bytes())),
@@ -67,7 +68,7 @@ pub(super) const CLASSES: &[Class] = &[
     .losing(1, 0),
     // The links.
     links("an index's upper links are cut short", |case| cut(case, "link_lists.bin", 1, 2)),
-    links("an index's upper links are empty", |case| cut(case, "link_lists.bin", 0, 1)),
+    links("an index's upper links are empty", |case| cut(case, "link_lists.bin", 0, 1)).and_on(OLDER),
     links("an index's upper links are missing", |case| remove(case, "link_lists.bin")),
     links("an index's upper links are longer than memory", |case| {
         let path = case.index(DRAWERS).join("link_lists.bin");
@@ -95,7 +96,7 @@ pub(super) const CLASSES: &[Class] = &[
     })
     .also(&["index-links"]),
     // The pickle.
-    pickled("an index's pickle is missing", |case| remove(case, PICKLE)),
+    pickled("an index's pickle is missing", |case| remove(case, PICKLE)).and_on(LARGER),
     pickled("an index's pickle is empty", |case| cut(case, PICKLE, 0, 1)),
     pickled("an index's pickle is cut short", |case| cut(case, PICKLE, 1, 4)),
     pickled("an index's pickle is garbage", |case| {

@@ -33,7 +33,8 @@ pub(super) const CLASSES: &[Class] = &[
     schema("the table of sequence numbers is dropped", |case| {
         case.sql("DROP TABLE max_seq_id;");
         case.assert_rows("sqlite_master WHERE name = 'max_seq_id'", 0);
-    }),
+    })
+    .also(&["queue-pending"]),
     schema("the queue's settings are dropped", |case| {
         case.sql("DROP TABLE embeddings_queue_config;");
         case.assert_rows("sqlite_master WHERE name = 'embeddings_queue_config'", 0);
