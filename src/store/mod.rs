@@ -1,3 +1,4 @@
-//! What a palace's data looks like on the disk.
+//! Stores that a palace's data can be in.
 
 pub mod chroma;
+pub mod sqlite;

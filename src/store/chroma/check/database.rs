@@ -5,6 +5,8 @@ use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::format::Fit;
 use crate::store::chroma::{Amendment, DATABASE, Source, file, survey};
+use crate::store::sqlite::{self, Owner};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -12,6 +14,9 @@ use std::path::Path;
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// A write-ahead log that holds anything is longer than its header.
 const WAL_HEADER_BYTES: u64 = 32;
+
+/// Faults of one owner that are told one by one.
+const FAULTS_MAX: usize = 10;
 
 /// Looks at the header, at the length and at what lies beside the file.
 pub(super) fn file(database: &Path) -> Result<Vec<Finding>, Error> {
@@ -74,8 +79,30 @@ fn journal(database: &Path) -> io::Result<Option<String>> {
 }
 
 /// The pages, read without SQLite.
-pub(super) fn pages(_source: &Source) -> Result<Vec<Finding>, Error> {
-    Ok(Vec::new())
+pub(super) fn pages(database: &Path) -> Result<Vec<Finding>, Error> {
+    let inspect = || sqlite::inspect(&sqlite::Database::new(file::open(database)?)?);
+    let inspection = inspect().map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
+    let mut by_owner = BTreeMap::<Owner, Vec<String>>::new();
+    for fault in inspection.faults {
+        by_owner.entry(fault.owner).or_default().push(format!("page {}: {}", fault.page, fault.what));
+    }
+    Ok(by_owner.into_iter().map(|(owner, faults)| of_owner(owner, &faults)).collect())
+}
+
+/// What damaged pages mean depends on whose they are: an index is made anew, and so is everything of the full-text table.
+fn of_owner(owner: Owner, faults: &[String]) -> Finding {
+    let (code, subject) = match owner {
+        Owner::Index(name) => (Code::DatabaseIndex, name),
+        Owner::Table(name) if name.starts_with("embedding_fulltext_search") => (Code::DatabaseIndex, name),
+        Owner::Table(name) => (Code::DatabasePage, name),
+        Owner::Schema => (Code::DatabasePage, "the schema".to_owned()),
+        Owner::Free => (Code::DatabaseIndex, "free pages".to_owned()),
+        Owner::Nobody => (Code::DatabasePage, "pages without an owner".to_owned()),
+    };
+    let more = faults.len().saturating_sub(FAULTS_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let told = faults.iter().take(FAULTS_MAX).cloned().collect::<Vec<_>>().join("; ");
+    Finding::new(code, subject, told + &more).with_count(faults.len() as u64)
 }
 
 /// Migrations, tables and indexes.

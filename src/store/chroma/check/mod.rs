@@ -79,7 +79,7 @@ fn open(
     match Source::open(palace, scratch, &Preparation::default()) {
         Ok(source) => {
             if depth != Depth::Quick {
-                findings.extend(database::pages(&source)?);
+                findings.extend(database::pages(&source.database)?);
             }
             if is_damaged(findings) { Source::open(palace, scratch, &salvaged) } else { Ok(source) }
         }
