@@ -1,7 +1,7 @@
 //! Directories of indexes that nothing names, or that somebody has put aside.
 
 use super::super::copy_tree;
-use super::{Case, Class, DRAWERS, OLDER};
+use super::{Case, Class, DRAWERS};
 use std::fs;
 
 pub(super) const CLASSES: &[Class] = &[
@@ -13,7 +13,7 @@ pub(super) const CLASSES: &[Class] = &[
     quarantined("an index was put aside as drifted, and it was the only one", |case| {
         put_aside(case, ".drift-20260301-120000");
     })
-    .and_on(OLDER),
+    .and_on(&["chroma-0.5.23", "chroma-0.6.3", "chroma-1.0.20"]),
     quarantined("an index was put aside as corrupt, and it was the only one", |case| {
         put_aside(case, ".corrupt-20260301-120000");
     }),

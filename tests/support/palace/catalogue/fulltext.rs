@@ -30,14 +30,18 @@ pub(super) const CLASSES: &[Class] = &[
         case.shadow("DELETE FROM embedding_fulltext_search_idx;");
         assert_malformed(case);
     }),
-    Class::deep("a page of the inverted index is zero", &["fulltext-damaged|database-page"], |case| {
+    Class::deep("a page of the inverted index is zero", &["fulltext-damaged|database-page|database-index"], |case| {
         zero_leaf_of(case, "embedding_fulltext_search_data");
     })
-    .also(&["database-page", "fulltext-damaged"]),
-    Class::deep("a page of the full-text index's documents is zero", &["fulltext-damaged|database-page"], |case| {
-        zero_leaf_of(case, "embedding_fulltext_search_content");
-    })
-    .also(&["database-page", "fulltext-damaged", "fulltext-differs"]),
+    .also(&["database-page", "database-index", "fulltext-damaged"]),
+    Class::deep(
+        "a page of the full-text index's documents is zero",
+        &["fulltext-damaged|database-page|database-index"],
+        |case| {
+            zero_leaf_of(case, "embedding_fulltext_search_content");
+        },
+    )
+    .also(&["database-page", "database-index", "fulltext-damaged", "fulltext-differs"]),
     differs("a document in the full-text index is another", |case| {
         case.shadow("UPDATE embedding_fulltext_search_content SET c0 = 'nobody wrote this' WHERE id = 9;");
         case.assert_rows("embedding_fulltext_search WHERE rowid = 9 AND string_value = 'nobody wrote this'", 1);
