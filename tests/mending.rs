@@ -7,8 +7,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use support::palace::{
-    Arena, Content, Depth, Finding, Kind, Mount, REBUILD, Record, Run, Strace, Tree, assert_sound, check, class,
-    copy_tree, findings, is_tolerated, kill, read, segment_of, surroundings,
+    Arena, Content, Depth, Ending, Finding, Kind, Mount, REBUILD, Random, Record, Run, Strace, Sweep, Tree,
+    assert_sound, calls_of, check, class, copy_tree, findings, is_tolerated, kill, read, sample, segment_of,
+    surroundings,
 };
 
 const DRAWERS: &str = "mempalace_drawers";
@@ -190,6 +191,47 @@ fn index_files(arena: &Arena) -> Vec<(Vec<u8>, PathBuf)> {
     let is_index = |path: &Path| path.extension().is_some_and(|extension| extension == "bin" || extension == "pickle");
     let paths = tree.0.keys().filter(|path| is_index(path));
     paths.map(|path| (tree.bytes(&path.to_string_lossy()).to_vec(), arena.palace().join(path))).collect()
+}
+
+/// A repair that is killed leaves the damage or the mended palace, whatever it was that it did: amend a copy, build an
+/// index, build the palace anew, or promote what was copied aside.
+#[test]
+fn kill_in_a_repair_leaves_neither_the_damaged_palace_nor_the_mended() {
+    if !Strace::is_here("kills in a repair") {
+        return;
+    }
+    let sweep = Sweep::new("mending", "kill_in_a_repair");
+    for name in [
+        "both numbers of a collection are poisoned",
+        "an index's upper links are empty",
+        "a migration is missing",
+        "a repair was killed when the drawers were deleted",
+    ] {
+        let damaged = class(name).inflict();
+        let tree = Tree::of(&damaged.arena.palace());
+        let (run, calls) = calls_of(&damaged.arena.fork(), &REPAIR);
+        run.expect(0);
+        let calls: Vec<_> = calls.into_iter().map(|call| call.point).collect();
+        let commit = calls.iter().position(|point| point.call == "linkat").expect("the old database is linked aside");
+        let (before, after) = calls.split_at(commit);
+        let mut random = Random::seeded();
+        sweep.share([sample(before, 8, &mut random), sample(after, 8, &mut random)].concat(), |point| {
+            sweep.attempt(&[&point], || {
+                let arena = damaged.arena.fork();
+                kill(&arena, &REPAIR, &point);
+                arena.run(&["recover"]).expect(0);
+                arena.run(&["status"]).expect(0).says("Nothing is unfinished.");
+                let is_old = tree == Tree::of(&arena.palace());
+                if is_old {
+                    arena.run(&REPAIR).expect(0);
+                }
+                assert_eq!(damaged.differences_of(&arena), Vec::new(), "{name}: {point}");
+                assert!(!check(&arena, Depth::Deep).iter().any(is_left), "{name}: {point}");
+                if is_old { Ending::Old } else { Ending::New }
+            });
+        });
+    }
+    sweep.report("kills in a repair");
 }
 
 fn codes(found: &[Finding]) -> Vec<String> {

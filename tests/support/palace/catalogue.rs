@@ -202,7 +202,12 @@ impl Case {
 
     /// What the palace lacks or has otherwise, by the id of the record.
     pub(crate) fn differences(&self) -> Vec<(String, Difference)> {
-        let now = Content::of(&self.arena.palace());
+        self.differences_of(&self.arena)
+    }
+
+    /// The same of another palace, a copy of this one that was worked on.
+    pub(crate) fn differences_of(&self, arena: &Arena) -> Vec<(String, Difference)> {
+        let now = Content::of(&arena.palace());
         assert_eq!(
             self.wanted.records.keys().collect::<Vec<_>>(),
             now.records.keys().collect::<Vec<_>>(),
