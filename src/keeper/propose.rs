@@ -171,7 +171,7 @@ impl Desk<'_> {
         Ok(Proposal {
             title,
             plan,
-            restored: restored(&survey),
+            restored: source.restored().chain(restored(&survey)).collect(),
             collections: collections.collect(),
             losses,
             format: source.format().name.clone(),

@@ -4,11 +4,12 @@
 //! reading it would first have to roll it back or forward, in place. It is copied together with its siblings, and the
 //! copy is rolled (CHROMA.md §6.4).
 
-use super::amend::{self, Donor, Preparation};
+use super::amend::{self, Donor, Pages, Preparation};
 use super::error::{During, Error};
 use super::file;
 use super::format::Fit;
-use super::{Collection, DATABASE, Format};
+use super::salvage::{Salvaged, salvage};
+use super::{Collection, DATABASE, Format, Loss};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -38,6 +39,8 @@ pub struct Source {
     elsewhere: Option<PathBuf>,
     /// Collections that were merged into others, each with the UUID of that other one.
     merged: Vec<(String, Donor)>,
+    /// What a salvage of its pages lost and found.
+    salvaged: Salvaged,
     /// Holds the copy, and removes it.
     _scratch: Option<tempfile::TempDir>,
 }
@@ -52,8 +55,9 @@ impl Source {
         let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
         let copy = made.map_err(|source| Error::Scratch { path: original.clone(), source })?;
         let path = copy.path().join(DATABASE);
-        prepare_copy(&original, &path, preparation)?;
-        Source::read(directory, path, Some(copy), preparation.merged())
+        let salvaged = prepare_copy(&original, &path, preparation)?;
+        let source = Source::read(directory, path, Some(copy), preparation.merged())?;
+        Ok(Source { salvaged, ..source })
     }
 
     /// Reads a database that is at rest.
@@ -66,12 +70,32 @@ impl Source {
         let connection = open_read_only(&database)?;
         let (format, fit) = Format::detect(&connection, &directory.join(DATABASE))?;
         let directory = directory.to_owned();
-        Ok(Source { connection, directory, database, format, fit, elsewhere: None, merged, _scratch: scratch })
+        Ok(Source {
+            connection,
+            directory,
+            database,
+            format,
+            fit,
+            elsewhere: None,
+            merged,
+            salvaged: Salvaged::default(),
+            _scratch: scratch,
+        })
     }
 
     /// Says where segments may lie that are not in the directory itself.
     pub(super) fn with_segments_in(self, elsewhere: &Path) -> Source {
         Source { elsewhere: Some(elsewhere.to_owned()), ..self }
+    }
+
+    /// What reading it has cost already.
+    pub(super) fn losses(&self) -> Vec<Loss> {
+        self.salvaged.losses.clone()
+    }
+
+    /// What was found elsewhere than where it should have been: from where, and how much.
+    pub fn restored(&self) -> impl Iterator<Item = (String, u64)> {
+        self.salvaged.restored.iter().map(|(what, count)| (what.clone(), *count))
     }
 
     /// Collections whose records have gone over to this one, as they were.
@@ -137,14 +161,45 @@ fn is_at_rest(database: &Path) -> Result<bool, Error> {
 }
 
 /// Makes a copy of a database under the name `copy`, rolled, salvaged and amended as it has to be.
-pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparation) -> Result<(), Error> {
+pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparation) -> Result<Salvaged, Error> {
     copy_with_siblings(original, copy).map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    let mut salvaged = Salvaged::default();
+    match preparation.pages {
+        Pages::Sound => roll(copy).during(copy, "rolling its journal")?,
+        Pages::Salvaged => {
+            // Where SQLite cannot even roll it, the file is read as it is.
+            let _ = roll(copy);
+            let damaged = copy.with_extension("damaged");
+            let moved = fs::rename(copy, &damaged).and_then(|()| remove_siblings(copy));
+            moved.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+            salvaged = salvage(&damaged, copy)?;
+            let _ = fs::remove_file(&damaged); // it only takes space
+        }
+    }
     let mut connection =
         Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).during(copy, "opening it")?;
-    prepare(&connection).during(copy, "rolling its journal")?;
-    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).during(copy, "rolling its journal")?;
+    prepare(&connection).during(copy, "opening it")?;
     let (format, _) = Format::detect(&connection, original)?;
-    amend::amend(&mut connection, copy, format, &preparation.amendments)
+    amend::amend(&mut connection, copy, format, &preparation.amendments)?;
+    Ok(salvaged)
+}
+
+/// Rolls back or forward what a killed process left half done.
+fn roll(copy: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    prepare(&connection)?;
+    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))
+}
+
+fn remove_siblings(copy: &Path) -> io::Result<()> {
+    let name = copy.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for sibling in siblings(&name) {
+        match fs::remove_file(copy.with_file_name(sibling)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {

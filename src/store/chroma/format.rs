@@ -157,10 +157,15 @@ impl Format {
     }
 
     /// An empty database of this format, in memory.
-    fn model(&self) -> rusqlite::Result<Connection> {
+    pub(super) fn model(&self) -> rusqlite::Result<Connection> {
         let model = Connection::open_in_memory()?;
         self.immediate().try_for_each(|statement| model.execute_batch(statement))?;
         Ok(model)
+    }
+
+    /// Whether it has this migration.
+    pub(super) fn has_migration(&self, dir: &str, version: i64) -> bool {
+        self.migrations.iter().any(|row| row.dir == dir && row.version == version)
     }
 
     /// Tables and indexes that this format has and the database has not.

@@ -19,6 +19,7 @@ mod kernel;
 mod labels;
 pub mod pickle;
 mod records;
+mod salvage;
 mod spare;
 mod staging;
 mod step;

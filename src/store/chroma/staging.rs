@@ -235,7 +235,7 @@ fn renamed(name: &Renamed) -> Option<(&str, &str)> {
     Some((name.old.as_deref()?, &*name.new))
 }
 
-fn write_migrations(transaction: &Transaction, format: &Format) -> rusqlite::Result<()> {
+pub(super) fn write_migrations(transaction: &Connection, format: &Format) -> rusqlite::Result<()> {
     let mut insert = transaction
         .prepare("INSERT INTO main.migrations (dir, version, filename, sql, hash) VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for row in &format.migrations {
@@ -261,7 +261,7 @@ fn copy_table(transaction: &Transaction, table: &str, renamed: &[&str]) -> rusql
 }
 
 /// Rows without which chromadb opens nothing, where the source has lost them.
-fn write_fixed_rows(transaction: &Transaction, format: &Format) -> rusqlite::Result<()> {
+pub(super) fn write_fixed_rows(transaction: &Connection, format: &Format) -> rusqlite::Result<()> {
     for (table, rows) in &format.rows {
         for row in rows {
             let names = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -117,6 +117,20 @@ pub enum Loss {
         /// Its id, where that is known.
         id: Option<String>,
     },
+    /// A value of a record, or its document, of which only the key is known.
+    Value {
+        /// The record's id.
+        id: String,
+        /// The key.
+        key: String,
+    },
+    /// Rows on a page that cannot be read; nothing says which.
+    Page {
+        /// The table they belong to.
+        table: String,
+        /// The page.
+        page: u32,
+    },
     /// A record whose vector is nowhere; ids, document and metadata are carried over.
     Vector {
         /// Name of its collection.
@@ -150,6 +164,8 @@ impl fmt::Display for Loss {
         match self {
             Loss::Record { rowid, id: Some(id) } => write!(f, "record {id} (row {rowid}): it cannot be read"),
             Loss::Record { rowid, id: None } => write!(f, "record in row {rowid}: it cannot be read"),
+            Loss::Value { id, key } => write!(f, "{key} of {id}: it cannot be read"),
+            Loss::Page { table, page } => write!(f, "rows of {table} on page {page}: nothing says which they were"),
             Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
             Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
             Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
@@ -183,7 +199,9 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
     surveyor.find_orphans()?;
     surveyor.find_strangers().during(&source.database, "looking for what chromadb did not write")?;
     let Surveyor { totals, unowned, batches, mut losses, dangling, mut restored, changed, .. } = surveyor;
+    losses.extend(source.losses());
     losses.sort();
+    losses.dedup();
     let mut surveyed = Vec::new();
     let parts = collections.into_iter().zip(vectors).zip(totals).enumerate();
     for (owner, ((collection, vectors), totals)) in parts {

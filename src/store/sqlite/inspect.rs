@@ -85,29 +85,63 @@ fn owner(object: &Object) -> Owner {
     }
 }
 
-/// Walks through the list of free pages (§1.5).
-fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Vec<(u32, String)>> {
+/// Visits the free pages (§1.5), and says what is wrong with their list. Where the header does not say where it begins, its
+/// trunks are looked for: what is free must not be taken for rows.
+pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Vec<(u32, String)>> {
     let mut faults = Vec::new();
-    let mut trunk = if database.has_header() { database.number(32) } else { 0 };
-    while trunk != 0 {
-        let Some(bytes) = database.page(trunk)?.filter(|_| visited.take(trunk)) else {
-            faults.push((trunk, "it lies outside the file, or belongs to something else".into()));
+    if !database.has_header() {
+        for page in 2..=database.pages() {
+            if let Some(trunk) = Trunk::read(database, page)?.filter(|trunk| trunk.is_likely(database)) {
+                visited.take(page);
+                for leaf in trunk.leaves {
+                    visited.take(leaf);
+                }
+            }
+        }
+        return Ok(faults);
+    }
+    let mut next = database.number(32);
+    while next != 0 {
+        let Some(trunk) = Trunk::read(database, next)?.filter(|_| visited.take(next)) else {
+            faults.push((next, "it is no part of the list of free pages".into()));
             break;
         };
-        let number = |index: usize| u32::from_be_bytes(bytes[4 * index..4 * index + 4].try_into().expect("four bytes"));
-        let leaves = number(1) as usize;
-        if leaves > database.usable() / 4 - 2 {
-            faults.push((trunk, format!("it claims {leaves} free pages")));
-            break;
-        }
-        for leaf in (2..2 + leaves).map(number) {
+        for leaf in trunk.leaves {
             if !visited.take(leaf) {
                 faults.push((leaf, "it is free, and belongs to something as well".into()));
             }
         }
-        trunk = number(0);
+        next = trunk.next;
     }
     Ok(faults)
+}
+
+/// A page of the list of free pages.
+struct Trunk {
+    next: u32,
+    leaves: Vec<u32>,
+}
+
+impl Trunk {
+    fn read(database: &Database, page: u32) -> io::Result<Option<Trunk>> {
+        let Some(bytes) = database.page(page)? else { return Ok(None) };
+        let number = |index: usize| u32::from_be_bytes(bytes[4 * index..4 * index + 4].try_into().expect("four bytes"));
+        let count = number(1) as usize;
+        let leaves = (count <= database.usable() / 4 - 2).then(|| (2..2 + count).map(number).collect());
+        Ok(leaves.map(|leaves| Trunk { next: number(0), leaves }))
+    }
+
+    /// Whether it can hardly be anything else: every number is one of another page, none of them twice.
+    fn is_likely(&self, database: &Database) -> bool {
+        let mut leaves = self.leaves.clone();
+        leaves.sort_unstable();
+        leaves.dedup();
+        let is_page = |page: &u32| (2..=database.pages()).contains(page);
+        !leaves.is_empty()
+            && leaves.len() == self.leaves.len()
+            && leaves.iter().all(is_page)
+            && (self.next == 0 || is_page(&self.next))
+    }
 }
 
 /// An index without a condition has an entry for each row of its table.

@@ -15,7 +15,7 @@ mod record;
 mod tree;
 
 pub use file::Database;
-pub use inspect::{Fault, Inspection, Owner, inspect};
+pub use inspect::{Fault, Inspection, Owner, free_pages, inspect};
 pub use page::{Cell, Kind, Page};
 pub use record::{Value, decode};
 pub use tree::{Entry, Object, Receiver, Tree, Visited, objects};

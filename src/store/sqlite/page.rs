@@ -64,13 +64,14 @@ pub struct Cell {
     local: std::ops::Range<usize>,
     overflow: Option<u32>,
     begin: usize,
+    end: usize,
 }
 
-/// Whether bytes could be a page of a tree that is in use.
+/// Whether bytes could be a page of a tree that is in use: its cells fill it from the end.
 pub(super) fn looks_like_a_tree(bytes: &[u8], usable: usize) -> bool {
     Page::parse(2, bytes.to_vec(), usable).is_ok_and(|page| {
-        let cells: Option<Vec<Cell>> = (0..page.count()).map(|index| page.cell(index).ok()).collect();
-        cells.is_some_and(|cells| !cells.is_empty())
+        let ends: Option<Vec<usize>> = (0..page.count()).map(|index| Some(page.cell(index).ok()?.end)).collect();
+        ends.is_some_and(|ends| ends.into_iter().max() == Some(usable))
     })
 }
 
@@ -112,8 +113,9 @@ impl Page {
             at += 4;
         }
         if self.kind == Kind::TableInterior {
-            let (rowid, _) = varint(&self.bytes[at..self.usable]).ok_or_else(wrong)?;
-            return Ok(Cell { rowid, child, payload_bytes: 0, local: at..at, overflow: None, begin });
+            let (rowid, taken) = varint(&self.bytes[at..self.usable]).ok_or_else(wrong)?;
+            let end = at + taken;
+            return Ok(Cell { rowid, child, payload_bytes: 0, local: at..at, overflow: None, begin, end });
         }
         let (payload_bytes, taken) = varint(&self.bytes[at..self.usable]).ok_or_else(wrong)?;
         at += taken;
@@ -136,7 +138,7 @@ impl Page {
         if end > self.usable {
             return Err(wrong());
         }
-        Ok(Cell { rowid, child, payload_bytes, local, overflow, begin })
+        Ok(Cell { rowid, child, payload_bytes, local, overflow, begin, end })
     }
 
     /// How much of a payload lies on the page itself (§1.6, "Cell Payload Overflow Pages").
@@ -188,7 +190,7 @@ impl Page {
     /// Whether two cells overlap, by where they begin and the bytes they hold on the page.
     pub(super) fn has_overlap(&self) -> bool {
         let spans = (0..self.count()).filter_map(|index| self.cell(index).ok());
-        let mut spans: Vec<(usize, usize)> = spans.map(|cell| (cell.begin, cell.local.end)).collect();
+        let mut spans: Vec<(usize, usize)> = spans.map(|cell| (cell.begin, cell.end)).collect();
         spans.sort_unstable();
         spans.windows(2).any(|pair| pair[0].1 > pair[1].0)
     }

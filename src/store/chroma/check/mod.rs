@@ -44,23 +44,56 @@ pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut(
     let original = find_database(palace)?;
     let mut findings = database::file(&original)?;
     let source = open(palace, scratch, depth, &original, &mut findings)?;
-    findings.extend(database::schema(&source)?);
-    let source = if findings.iter().any(|finding| finding.code == Code::DatabaseSchema) {
-        // The other layers read a copy in which nothing is missing.
-        Source::open(palace, scratch, &Preparation::of(&findings, &|finding| finding.code == Code::DatabaseSchema))?
-    } else {
-        source
-    };
-    let collections = Collection::all(&source)?;
-    findings.extend(collections::check(&source, &collections)?);
-    findings.extend(sequences::check(&source, &collections)?);
-    findings.extend(fulltext::check(&source, scratch, depth)?);
-    findings.extend(match depth {
-        Depth::Quick | Depth::Pages => segments::check(&source, &collections)?,
-        Depth::Deep => records::check(&source, watch)?,
+    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, scratch, depth, watch).map_err(Some) };
+    findings.extend(match looked {
+        Ok(found) => found,
+        Err(Some(error)) if !error.is_damage() => return Err(error),
+        Err(error) => {
+            let met = error.map(|error| Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
+            let source = Source::open(palace, scratch, &salvaged())?;
+            let mut found = look_at_contents(&source, depth, watch)?;
+            found.extend(met);
+            found
+        }
     });
-    findings.extend(directory::check(&source)?);
-    Ok(checked(Some(&source), findings))
+    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
+    Ok(Checked { format: Some(source.format.name.clone()), findings })
+}
+
+/// Every layer of a database that SQLite can read.
+fn look(source: &Source, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
+    let mut findings = database::schema(source)?;
+    if findings.iter().any(|finding| finding.code == Code::DatabaseSchema) {
+        // The other layers read a copy in which nothing is missing.
+        let only = |finding: &Finding| finding.code == Code::DatabaseSchema;
+        let whole = Source::open(&source.directory, scratch, &Preparation::of(&findings, &only))?;
+        findings.extend(look_at_contents(&whole, depth, watch)?);
+    } else {
+        findings.extend(fulltext::check(source, scratch, depth)?);
+        findings.extend(look_at_contents(source, depth, watch)?);
+    }
+    Ok(findings)
+}
+
+/// The layers above the database itself. What a salvaged copy has by way of schema and full-text index says nothing.
+fn look_at_contents(source: &Source, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
+    let collections = Collection::all(source)?;
+    let mut findings = collections::check(source, &collections)?;
+    findings.extend(sequences::check(source, &collections)?);
+    findings.extend(match depth {
+        Depth::Quick | Depth::Pages => segments::check(source, &collections)?,
+        Depth::Deep => records::check(source, watch)?,
+    });
+    findings.extend(directory::check(source)?);
+    Ok(findings)
+}
+
+fn is_damaged(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.code.is_of_pages())
+}
+
+fn salvaged() -> Preparation {
+    Preparation { pages: Pages::Salvaged, amendments: Vec::new() }
 }
 
 /// Opens the database as it has to be read, and says what is wrong with its pages.
@@ -71,36 +104,29 @@ fn open(
     original: &Path,
     findings: &mut Vec<Finding>,
 ) -> Result<Source, Error> {
-    let is_damaged = |findings: &[Finding]| findings.iter().any(|finding| finding.code.is_of_pages());
-    let salvaged = Preparation { pages: Pages::Salvaged, amendments: Vec::new() };
     if is_damaged(findings) {
-        return Source::open(palace, scratch, &salvaged);
+        return Source::open(palace, scratch, &salvaged());
     }
     match Source::open(palace, scratch, &Preparation::default()) {
         Ok(source) => {
             if depth != Depth::Quick {
                 findings.extend(database::pages(&source.database)?);
             }
-            if is_damaged(findings) { Source::open(palace, scratch, &salvaged) } else { Ok(source) }
+            Ok(source)
         }
         Err(error) if error.is_damage() => {
             let evidence = format!("{}: {error}", original.display());
             findings.push(Finding::new(Code::DatabasePage, super::DATABASE, evidence));
-            Source::open(palace, scratch, &salvaged)
+            Source::open(palace, scratch, &salvaged())
         }
         Err(error) => Err(error),
     }
 }
 
-fn checked(source: Option<&Source>, mut findings: Vec<Finding>) -> Checked {
-    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
-    Checked { format: source.map(|source| source.format.name.clone()), findings }
-}
-
 impl Preparation {
     /// How a palace with these findings has to be read so that those which are wanted are mended.
     pub fn of(findings: &[Finding], is_wanted: &dyn Fn(&Finding) -> bool) -> Preparation {
-        let is_damaged = findings.iter().any(|finding| finding.code.is_of_pages());
+        let is_damaged = is_damaged(findings);
         let wanted = findings.iter().filter(|finding| is_wanted(finding));
         let mut amendments: Vec<Amendment> = wanted.filter_map(|finding| finding.amendment.clone()).collect();
         amendments.dedup();

@@ -13,6 +13,7 @@ pub(super) fn check(source: &Source, watch: &mut dyn FnMut()) -> Result<Vec<Find
     for one in &collections {
         findings.extend(one.unsound.iter().map(|unsound| segments::finding(source, &one.collection, unsound)));
     }
+    let mut unread = Vec::new();
     let mut ids = BTreeMap::<(Code, String), Vec<String>>::new();
     let mut note = |code, collection: String, id| ids.entry((code, collection)).or_default().push(id);
     for loss in losses {
@@ -22,9 +23,12 @@ pub(super) fn check(source: &Source, watch: &mut dyn FnMut()) -> Result<Vec<Find
             Loss::Unowned { table, rows } => {
                 findings.push(Finding::new(Code::MetadataOrphan, table, "rows of no record").with_count(rows as u64))
             }
-            Loss::Record { .. } => findings.push(Finding::new(Code::DatabasePage, "embeddings", loss.to_string())),
+            Loss::Record { .. } | Loss::Value { .. } | Loss::Page { .. } => unread.push(loss.to_string()),
             Loss::Stranger { .. } => {} // the schema told
         }
+    }
+    if !unread.is_empty() {
+        findings.push(Finding::new(Code::DatabasePage, "rows", "they are not restored from anywhere").with_ids(unread));
     }
     for (collection, id) in changed {
         note(Code::VectorChanged, collection, id);

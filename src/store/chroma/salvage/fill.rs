@@ -1,0 +1,173 @@
+//! Fills the gaps that damaged pages left: from indexes, the full-text copy of the documents, and the queue.
+
+use crate::store::chroma::Loss;
+use crate::store::chroma::format::Format;
+use rusqlite::Connection;
+use std::collections::{BTreeMap, BTreeSet};
+
+macro_rules! value {
+    ($kind:literal) => {
+        concat!(
+            "INSERT OR IGNORE INTO temp.known_value (kind, value, row) SELECT '",
+            $kind,
+            "', ?2, ?3 WHERE ?1 IS NOT NULL"
+        )
+    };
+}
+
+/// The statement that takes note of an entry of an index; `None` where nothing can be filled from it. SQLite puts the
+/// row's number at the end of every entry.
+pub(super) fn note(index: &str) -> Option<&'static str> {
+    Some(match index {
+        "sqlite_autoindex_embeddings_1" => {
+            "INSERT OR IGNORE INTO temp.known_record (segment, id, row) VALUES (?1, ?2, ?3)"
+        }
+        "sqlite_autoindex_embedding_metadata_1" => {
+            "INSERT OR IGNORE INTO temp.known_key (kind, id, key, row) VALUES ('scalar', ?1, ?2, ?3)"
+        }
+        "embedding_metadata_array_id_key" => {
+            "INSERT OR IGNORE INTO temp.known_key (kind, id, key, row) VALUES ('array', ?1, ?2, ?3)"
+        }
+        "embedding_metadata_int_value" => value!("scalar int"),
+        "embedding_metadata_float_value" => value!("scalar float"),
+        "embedding_metadata_string_value" => value!("scalar string"),
+        "embedding_metadata_array_key_int" => value!("array int"),
+        "embedding_metadata_array_key_float" => value!("array float"),
+        "embedding_metadata_array_key_string" => value!("array string"),
+        "sqlite_autoindex_collections_1" => {
+            "INSERT INTO temp.known_collection (id, row) VALUES (?1, ?2)
+             ON CONFLICT (row) DO UPDATE SET id = excluded.id"
+        }
+        "sqlite_autoindex_collections_2" => {
+            "INSERT INTO temp.known_collection (name, database, row) VALUES (?1, ?2, ?3)
+             ON CONFLICT (row) DO UPDATE SET name = excluded.name, database = excluded.database"
+        }
+        _ => return None,
+    })
+}
+
+/// Fills every gap that something is known about. Returns from where, and how much.
+pub(super) fn gaps(
+    connection: &Connection,
+    incomplete: &BTreeMap<String, Vec<u32>>,
+    format: &Format,
+) -> rusqlite::Result<Vec<(String, u64)>> {
+    let mut restored = Vec::new();
+    let mut fill = |what: &str, sql: &str| {
+        let rows = connection.execute(sql, [])? as u64;
+        if rows > 0 {
+            restored.push((what.to_owned(), rows));
+        }
+        Ok::<_, rusqlite::Error>(())
+    };
+    if incomplete.contains_key("embeddings") {
+        fill("records from their index, without their number and time", &records(format))?;
+    }
+    if incomplete.contains_key("collections") {
+        fill("collections from their indexes, without their configuration", COLLECTIONS)?;
+    }
+    if incomplete.contains_key("embedding_metadata") {
+        fill("values from the indexes over them", &values("embedding_metadata", "scalar"))?;
+        fill("documents from the full-text index", DOCUMENTS)?;
+        fill("values from the queue", QUEUED)?;
+    }
+    if incomplete.contains_key("embedding_metadata_array") && format.has_arrays() {
+        fill("elements of arrays from the indexes over them", &values("embedding_metadata_array", "array"))?;
+    }
+    Ok(restored)
+}
+
+/// A number of 0 claims nothing: it is lower than every write.
+fn records(format: &Format) -> String {
+    let sequence = if format.has_integer_sequences() { "0" } else { "x'0000000000000000'" };
+    format!(
+        "INSERT OR IGNORE INTO main.embeddings (id, segment_id, embedding_id, seq_id, created_at)
+         SELECT row, segment, id, {sequence}, '1970-01-01 00:00:00' FROM temp.known_record
+         WHERE row NOT IN (SELECT id FROM main.embeddings)"
+    )
+}
+
+const COLLECTIONS: &str = "
+    INSERT OR IGNORE INTO main.collections (rowid, id, name, database_id)
+    SELECT row, id, coalesce(name, 'recovered-' || substr(id, 1, 8)),
+        coalesce(database, '00000000-0000-0000-0000-000000000000')
+    FROM temp.known_collection WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM main.collections)";
+
+/// The index over ids and keys says what existed, those over keys and values what it was. Booleans have none.
+fn values(table: &str, kind: &str) -> String {
+    format!(
+        "INSERT OR IGNORE INTO main.{table} (rowid, id, key, string_value, int_value, float_value)
+         SELECT k.row, k.id, k.key, s.value, i.value, f.value FROM temp.known_key k
+         LEFT JOIN temp.known_value s ON s.kind = '{kind} string' AND s.row = k.row
+         LEFT JOIN temp.known_value i ON i.kind = '{kind} int' AND i.row = k.row
+         LEFT JOIN temp.known_value f ON f.kind = '{kind} float' AND f.row = k.row
+         WHERE k.kind = '{kind}' AND k.row NOT IN (SELECT rowid FROM main.{table})
+             AND (s.row IS NOT NULL OR i.row IS NOT NULL OR f.row IS NOT NULL)
+         ORDER BY k.row"
+    )
+}
+
+const DOCUMENTS: &str = "
+    INSERT OR IGNORE INTO main.embedding_metadata (id, key, string_value)
+    SELECT c.id, 'chroma:document', c.c0 FROM temp.content c JOIN main.embeddings e USING (id)
+    WHERE c.c0 IS NOT NULL AND NOT EXISTS
+        (SELECT 1 FROM main.embedding_metadata m WHERE m.id = c.id AND m.key = 'chroma:document')
+    ORDER BY c.id";
+
+/// Values that existed and are still missing, from the last write to the record that has them.
+const QUEUED: &str = "
+    INSERT OR IGNORE INTO main.embedding_metadata (rowid, id, key, string_value, int_value, float_value, bool_value)
+    SELECT k.row, k.id, k.key, CASE j.type WHEN 'text' THEN j.value END, CASE j.type WHEN 'integer' THEN j.value END,
+        CASE j.type WHEN 'real' THEN j.value END, CASE j.type WHEN 'true' THEN 1 WHEN 'false' THEN 0 END
+    FROM temp.known_key k JOIN main.embeddings e ON e.id = k.id
+    JOIN main.embeddings_queue q ON q.id = e.embedding_id AND q.operation <> 3
+        AND q.topic IN (SELECT 'persistent://default/default/' || collection FROM main.segments WHERE id = e.segment_id)
+    JOIN json_each(CASE WHEN json_valid(q.metadata) THEN q.metadata ELSE '{}' END) j ON j.key = k.key
+    WHERE k.kind = 'scalar' AND NOT EXISTS
+        (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)
+    ORDER BY q.seq_id DESC";
+
+/// What existed and is nowhere.
+pub(super) fn losses(
+    connection: &Connection,
+    incomplete: &BTreeMap<String, Vec<u32>>,
+    trusted: &BTreeSet<String>,
+    format: &Format,
+) -> rusqlite::Result<Vec<Loss>> {
+    let mut losses = Vec::new();
+    let mut kinds = vec![("embedding_metadata", "scalar")];
+    kinds.extend(format.has_arrays().then_some(("embedding_metadata_array", "array")));
+    for (table, kind) in kinds {
+        let sql = format!(
+            "SELECT coalesce(CAST(e.embedding_id AS TEXT), 'row ' || k.id), CAST(k.key AS TEXT) FROM temp.known_key k
+             LEFT JOIN main.embeddings e ON e.id = k.id
+             WHERE k.kind = ?1 AND k.row NOT IN (SELECT rowid FROM main.{table})
+                 AND NOT EXISTS (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)"
+        );
+        let mut query = connection.prepare(&sql)?;
+        let lost = query.query_map([kind], |row| Ok(Loss::Value { id: row.get(0)?, key: row.get(1)? }))?;
+        losses.extend(lost.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    if incomplete.contains_key("embeddings") {
+        let sql = "SELECT DISTINCT id FROM main.embedding_metadata WHERE id NOT IN (SELECT id FROM main.embeddings)";
+        let mut query = connection.prepare(sql)?;
+        let lost = query.query_map([], |row| Ok(Loss::Record { rowid: row.get(0)?, id: None }))?;
+        losses.extend(lost.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    // Where an index names everything there was, each thing has been listed by itself.
+    let is_named = |table: &str| match table {
+        "embeddings" => trusted.contains("sqlite_autoindex_embeddings_1"),
+        "embedding_metadata" => trusted.contains("sqlite_autoindex_embedding_metadata_1"),
+        "embedding_metadata_array" => trusted.contains("embedding_metadata_array_id_key"),
+        _ => false,
+    };
+    for (table, pages) in incomplete.iter().filter(|(table, _)| is_of_value(table) && !is_named(table)) {
+        losses.extend(pages.iter().map(|page| Loss::Page { table: table.clone(), page: *page }));
+    }
+    Ok(losses)
+}
+
+/// Whether a table holds something that is not made anew.
+fn is_of_value(table: &str) -> bool {
+    !["migrations", "maintenance_log", "embeddings_queue_config", super::shape::CONTENT].contains(&table)
+}

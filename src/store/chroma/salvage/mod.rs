@@ -1,0 +1,174 @@
+//! Makes a sound database of a damaged one: everything that can be read of its pages, under the same numbers.
+//!
+//! Rows are taken in the order in which they can be trusted: from the trees that the schema names; from pages that belong
+//! to no tree any more, told by the shape of their rows; and where an index proves that something existed, from the
+//! indexes, the full-text copy of the documents, and the queue. What existed and is nowhere is listed. The damaged file is
+//! only read, and the same bytes give the same database.
+
+mod fill;
+mod orphans;
+mod shape;
+mod target;
+
+use super::error::{During, Error};
+use super::format::Format;
+use super::{Loss, file};
+use crate::store::sqlite::{Database, Object, Tree, Value, Visited, decode, free_pages, objects};
+use shape::Shapes;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use target::Target;
+
+/// What became of a damaged database.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Salvaged {
+    /// What could not be read.
+    pub(super) losses: Vec<Loss>,
+    /// What was found elsewhere than where it should have been: from where, and how much.
+    pub(super) restored: BTreeMap<String, u64>,
+}
+
+/// Where a row was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Tree,
+    Orphan,
+}
+
+/// Makes the sound database in `path`, a new file.
+pub(super) fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
+    let failed = |source| Error::Scratch { path: original.to_owned(), source };
+    let database = file::open(original).and_then(Database::new).map_err(failed)?;
+    let mut visited = Visited::none(&database);
+    let (objects, _) = objects(&database, &mut visited).map_err(failed)?;
+    let format = detect(&database, &objects).map_err(failed)?;
+    let mut target = Target::create(path, format)?;
+    let mut salvager = Salvager {
+        shapes: Shapes::of(format).during(path, "reading its schema")?,
+        database: &database,
+        objects: &objects,
+        visited,
+        incomplete: BTreeMap::new(),
+    };
+    salvager.read_trees(&mut target).map_err(failed)?;
+    free_pages(&database, &mut salvager.visited).map_err(failed)?;
+    orphans::read(&mut salvager, &mut target).map_err(failed)?;
+    let mut salvaged = target.finish(&salvager.incomplete, format)?;
+    let strangers = objects.iter().filter(|object| is_strange(object, format)).map(|object| object.name.clone());
+    salvaged.losses.extend(strangers.map(|name| Loss::Stranger { name }));
+    Ok(salvaged)
+}
+
+struct Salvager<'s> {
+    database: &'s Database,
+    objects: &'s [Object],
+    shapes: Shapes,
+    visited: Visited,
+    /// Tables that were not read to their end, with the pages that could not be.
+    incomplete: BTreeMap<String, Vec<u32>>,
+}
+
+impl Salvager<'_> {
+    fn read_trees(&mut self, target: &mut Target) -> io::Result<()> {
+        let names: Vec<String> = self.shapes.names().map(str::to_owned).collect();
+        for name in names {
+            match self.root(&name) {
+                Some(root) => self.read_table(&name, root, target)?,
+                None => drop(self.incomplete.insert(name, Vec::new())),
+            }
+        }
+        let objects = self.objects;
+        for object in objects.iter().filter(|object| object.root > 0) {
+            if !self.shapes.has(&object.name) {
+                self.read_index(object, target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn root(&self, name: &str) -> Option<u32> {
+        let mut named = self.objects.iter().filter(|object| object.kind == "table" && object.name == name);
+        named.next().map(|object| object.root).filter(|root| *root > 0)
+    }
+
+    fn read_table(&mut self, name: &str, root: u32, target: &mut Target) -> io::Result<()> {
+        let shape = &self.shapes[name];
+        let mut broken = Vec::new();
+        let mut tree = Tree::new(self.database, &mut self.visited);
+        tree.walk(root, &mut |entry| {
+            let values = entry.payload.ok().and_then(|payload| decode(&payload));
+            match values.filter(|values| shape.has_types_of(values)) {
+                Some(values) => target.put(shape, entry.rowid, &values, Place::Tree),
+                None => broken.push(entry.page),
+            }
+        })?;
+        broken.extend(tree.faults.iter().map(|(page, _)| *page));
+        if !broken.is_empty() {
+            broken.sort_unstable();
+            broken.dedup();
+            self.incomplete.insert(name.to_owned(), broken);
+        }
+        Ok(())
+    }
+
+    /// Reads an index of a table that was not read to its end; of others, only which pages are theirs.
+    fn read_index(&mut self, object: &Object, target: &mut Target) -> io::Result<()> {
+        let is_wanted = object.kind == "index" && self.incomplete.contains_key(&object.table);
+        let mut tree = Tree::new(self.database, &mut self.visited);
+        tree.walk(object.root, &mut |entry| {
+            let payload = entry.payload.ok().filter(|_| is_wanted);
+            if let Some(values) = payload.and_then(|payload| decode(&payload)) {
+                target.know(&object.name, &values);
+            }
+        })?;
+        if is_wanted && tree.faults.is_empty() {
+            target.trust(&object.name);
+        }
+        Ok(())
+    }
+}
+
+/// The format whose migrations the database holds; where these are lost, the one whose tables it has; where the schema is
+/// lost as well, the newest.
+fn detect(database: &Database, objects: &[Object]) -> io::Result<&'static Format> {
+    let mut rows = Vec::new();
+    let mut visited = Visited::none(database);
+    let root = objects.iter().find(|object| object.name == "migrations").map(|object| object.root);
+    let mut take = |entry: crate::store::sqlite::Entry| {
+        let values = entry.payload.ok().and_then(|payload| decode(&payload));
+        rows.extend(values.and_then(|values| shape::migration(&values)));
+    };
+    match root {
+        Some(root) => Tree::new(database, &mut visited).walk(root, &mut take)?,
+        None => orphans::each_leaf(database, &Visited::none(database), &mut |page| {
+            Tree::new(database, &mut visited).cells(page, &mut take)
+        })?,
+    }
+    rows.sort();
+    rows.dedup();
+    let has = |format: &Format| {
+        let made = objects.iter().filter(|object| format.makes(&object.name)).count();
+        let known = rows.iter().filter(|(dir, version)| format.has_migration(dir, *version)).count();
+        let missing = format.migrations.len() - known;
+        (known, made, std::cmp::Reverse(missing))
+    };
+    Ok(Format::all().iter().max_by_key(|format| has(format)).expect("some format is known"))
+}
+
+fn is_strange(object: &Object, format: &Format) -> bool {
+    let is_sqlite = object.name.starts_with("sqlite_") || object.name.starts_with("embedding_fulltext_search");
+    !is_sqlite && object.name != "acquire_write" && !format.makes(&object.name)
+}
+
+/// A value as SQLite takes it.
+fn bound(value: &Value) -> rusqlite::types::ToSqlOutput<'_> {
+    use rusqlite::types::{ToSqlOutput, ValueRef};
+    ToSqlOutput::Borrowed(match value {
+        Value::Null => ValueRef::Null,
+        Value::Integer(value) => ValueRef::Integer(*value),
+        Value::Real(value) => ValueRef::Real(*value),
+        Value::Text(bytes) => ValueRef::Text(bytes),
+        Value::Blob(bytes) => ValueRef::Blob(bytes),
+    })
+}

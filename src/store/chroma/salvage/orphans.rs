@@ -1,0 +1,131 @@
+//! Pages with rows that no tree leads to: what was below a damaged page, or everything where the schema is lost.
+
+use super::shape::{CONTENT, Shapes};
+use super::target::Target;
+use super::{Place, Salvager};
+use crate::store::sqlite::{Database, Kind, Page, Tree, Value, Visited, decode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// Rows of one page or of pages below one.
+type Group = Vec<(i64, Vec<Value>)>;
+
+/// Takes a page.
+pub(super) type PageReceiver<'r> = dyn FnMut(&Page) -> io::Result<()> + 'r;
+
+/// Hands on every page with rows that has not been visited.
+pub(super) fn each_leaf(database: &Database, visited: &Visited, receive: &mut PageReceiver) -> io::Result<()> {
+    for number in 2..=database.pages() {
+        if visited.is_taken(number) {
+            continue;
+        }
+        if let Ok(page) = database.tree_page(number)?
+            && page.kind == Kind::TableLeaf
+            && page.count() > 0
+        {
+            receive(&page)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads them, group by group, and decides for each which table it is of.
+pub(super) fn read(salvager: &mut Salvager, target: &mut Target) -> io::Result<()> {
+    let database = salvager.database;
+    let tops = tops(database, &salvager.visited)?;
+    let mut pages = BTreeMap::<u32, Vec<u32>>::new();
+    each_leaf(database, &salvager.visited, &mut |page| {
+        pages.entry(tops.get(&page.number).copied().unwrap_or(page.number)).or_default().push(page.number);
+        Ok(())
+    })?;
+    for interior in tops.into_values().collect::<BTreeSet<_>>() {
+        salvager.visited.take(interior);
+    }
+    // The largest group of a shape comes first: it is the one that the others are compared with.
+    let mut groups: Vec<Vec<u32>> = pages.into_values().collect();
+    groups.sort_by_key(|pages| std::cmp::Reverse(pages.len()));
+    for pages in groups {
+        let rows = rows(database, &mut salvager.visited, &pages)?;
+        if let Some(table) = table_of(&salvager.shapes, &salvager.incomplete, &rows, target) {
+            let shape = &salvager.shapes[&table];
+            for (rowid, values) in rows.iter().filter(|(_, values)| shape.has_types_of(values)) {
+                target.put(shape, *rowid, values, Place::Orphan);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For each page below another one that was not visited, the topmost of these.
+fn tops(database: &Database, visited: &Visited) -> io::Result<BTreeMap<u32, u32>> {
+    let mut parents = BTreeMap::new();
+    for number in (2..=database.pages()).filter(|number| !visited.is_taken(*number)) {
+        if let Ok(page) = database.tree_page(number)?
+            && page.kind == Kind::TableInterior
+        {
+            let children = (0..page.count()).filter_map(|index| page.cell(index).ok()?.child).chain(page.right);
+            parents.extend(children.map(|child| (child, number)));
+        }
+    }
+    let top = |page: &u32| {
+        let (mut top, mut steps) = (*page, 0);
+        while let Some(parent) = parents.get(&top).filter(|_| steps < 24) {
+            (top, steps) = (*parent, steps + 1);
+        }
+        (*page, top)
+    };
+    Ok(parents.keys().map(top).collect())
+}
+
+fn rows(database: &Database, visited: &mut Visited, pages: &[u32]) -> io::Result<Group> {
+    let mut rows = Vec::new();
+    for number in pages.iter().copied() {
+        if let Ok(page) = database.tree_page(number)?
+            && visited.take(number)
+        {
+            Tree::new(database, visited).cells(&page, &mut |entry| {
+                let values = entry.payload.ok().and_then(|payload| decode(&payload));
+                rows.extend(values.map(|values| (entry.rowid, values)));
+            })?;
+        }
+    }
+    Ok(rows)
+}
+
+/// The table that most of the rows fit, of those that were not read to their end.
+fn table_of(shapes: &Shapes, incomplete: &BTreeMap<String, Vec<u32>>, rows: &Group, target: &Target) -> Option<String> {
+    let mut votes = BTreeMap::<&str, usize>::new();
+    for (_, values) in rows {
+        let fitting = shapes.fitting(values).into_iter().filter(|name| incomplete.contains_key(*name));
+        fitting.for_each(|name| *votes.entry(name).or_default() += 1);
+    }
+    let most = votes.values().copied().max()?;
+    let best: Vec<&str> = votes.into_iter().filter(|(_, count)| *count == most).map(|(name, _)| name).collect();
+    Some(
+        match best.as_slice() {
+            [only] => only,
+            ["embedding_metadata", "embedding_metadata_array"] => scalar_or_array(rows, target),
+            ["collection_metadata", "segment_metadata"] => target.owner_of_metadata(&rows[0].1),
+            [.., _] if best.contains(&CONTENT) => CONTENT,
+            _ => best[0],
+        }
+        .to_owned(),
+    )
+}
+
+/// Both tables have the same columns. Documents are never arrays, a key stands once in a record's scalars, and row
+/// numbers are not given twice.
+fn scalar_or_array(rows: &Group, target: &Target) -> &'static str {
+    let is_document = |values: &Vec<Value>| values.get(1) == Some(&Value::Text(b"chroma:document".to_vec()));
+    if rows.iter().any(|(_, values)| is_document(values)) {
+        return "embedding_metadata";
+    }
+    let mut seen = BTreeSet::new();
+    let key = |values: &[Value]| match values {
+        [Value::Integer(id), Value::Text(key), ..] => Some((*id, key.clone())),
+        _ => None,
+    };
+    let is_repeated = rows.iter().filter_map(|(_, values)| key(values)).any(|key| !seen.insert(key));
+    let is_taken = rows.iter().any(|(rowid, _)| target.has_metadata_row(*rowid));
+    if is_repeated || is_taken { "embedding_metadata_array" } else { "embedding_metadata" }
+}
