@@ -62,9 +62,10 @@ pub(super) const CLASSES: &[Class] = &[
     }),
     Class::deep("the page of the collections is zero", &["database-page"], |case| {
         zero_middle(case, "collections", "leaf");
+        case.wanted.tables.remove("collections"); // names are in an index, settings in another table
     })
     .also(AFTER_LOST_PAGES)
-    .for_a_person(),
+    .losing(0, 0),
     index_page("a page of the index of embeddings is zero", |case| {
         zero_middle(case, "sqlite_autoindex_embeddings_1", "leaf");
     })
@@ -111,6 +112,8 @@ const AFTER_LOST_PAGES: &[&str] = &[
     "index-diverged",
     "vector-missing",
     "collection-segments",
+    "collection-dimension",
+    "collection-space",
     "sequence-ahead",
     "writes-vanish",
     "segment-orphan",
