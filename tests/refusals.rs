@@ -19,7 +19,7 @@ const REBUILD: [&str; 2] = ["rebuild", "--yes"];
 /// What is wrong with a palace, the exit code it gets, and what the message has to name.
 type Refusal = (&'static str, i32, &'static str, fn(&Arena));
 
-const REFUSALS: [Refusal; 14] = [
+const REFUSALS: [Refusal; 10] = [
     ("there is no such directory", 2, "/palace", |arena| fs::remove_dir_all(arena.palace()).expect("it was there")),
     ("a file stands where the directory should", 2, "/palace", |arena| {
         fs::remove_dir_all(arena.palace()).expect("it was there");
@@ -47,18 +47,12 @@ const REFUSALS: [Refusal; 14] = [
         let bytes = fs::read(arena.database()).expect("a database");
         fs::write(arena.database(), &bytes[..50]).expect("a file");
     }),
-    ("the header is zero", 3, "chroma.sqlite3", |arena| overwrite(&arena.database(), 0, &[0; 100])),
-    ("the schema is zero", 3, "chroma.sqlite3", |arena| overwrite(&arena.database(), 100, &[0; 3996])),
-    ("a migration is unknown", 5, "chroma.sqlite3", |arena| {
-        sql(&arena.palace(), "UPDATE migrations SET hash = 'f00f' WHERE dir = 'sysdb' AND version = 3;");
-    }),
     ("a migration is newer than this program", 5, "chroma.sqlite3", |arena| {
         sql(
             &arena.palace(),
             "INSERT INTO migrations VALUES ('sysdb', 99, '00099-future.sqlite.sql', 'SELECT 1', 'f00f');",
         );
     }),
-    ("there are no migrations", 5, "chroma.sqlite3", |arena| sql(&arena.palace(), "DELETE FROM migrations;")),
 ];
 
 #[test]
@@ -328,8 +322,9 @@ fn assert_refused(arena: &Arena, arguments: &[&str], code: i32, names: &str, wha
     assert_eq!(run.code, Some(code), "{what}: {arguments:?}: {run:#?}");
     let run = run.says(names);
     assert!(!run.stderr.is_empty(), "{what}: {arguments:?}: a refusal is told on stderr");
+    // The keep is palacekeeper's own, and in the directory for temporary files a copy may have come and gone.
     let palace = |tree: &Tree| {
-        let inside = tree.0.iter().filter(|(path, _)| !path.starts_with("palace.keep"));
+        let inside = tree.0.iter().filter(|(path, _)| !path.starts_with("palace.keep") && path.as_os_str() != "tmp");
         Tree(inside.map(|(path, node)| (path.clone(), node.clone())).collect())
     };
     palace(&before).assert_untouched(&palace(&Tree::of(arena.root())), what);

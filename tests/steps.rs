@@ -76,10 +76,10 @@ fn index_under_its_own_name_is_undone() {
 /// Found by fuzzing `journal_replay`.
 #[test]
 fn index_of_a_collection_that_is_not_in_the_plan_is_an_error() {
-    for collection in [3, 130, u32::MAX] {
+    for collection in [4, 130, u32::MAX] {
         let root = house();
         for answer in undo_index(root.path(), &plan("index", collection)) {
-            answer.expect_err("there are three collections");
+            answer.expect_err("there are four collections");
         }
     }
 }

@@ -52,10 +52,7 @@ impl Source {
         if is_at_rest(&original)? && !preparation.takes_copy() {
             return Source::read(directory, original, None, Vec::new());
         }
-        let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
-        let copy = made.map_err(|source| Error::Scratch { path: original.clone(), source })?;
-        let path = copy.path().join(DATABASE);
-        let salvaged = prepare_copy(&original, &path, preparation)?;
+        let (copy, path, salvaged) = scratch_copy(&original, scratch, preparation)?;
         let source = Source::read(directory, path, Some(copy), preparation.merged())?;
         Ok(Source { salvaged, ..source })
     }
@@ -160,22 +157,40 @@ fn is_at_rest(database: &Path) -> Result<bool, Error> {
         && siblings(DATABASE).iter().all(|name| !database.with_file_name(name).exists()))
 }
 
+/// A copy of a database below `scratch`, and where it is; it goes with what holds it.
+pub(super) fn scratch_copy(
+    original: &Path,
+    scratch: &Path,
+    preparation: &Preparation,
+) -> Result<(tempfile::TempDir, PathBuf, Salvaged), Error> {
+    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
+    let directory = made.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    let path = directory.path().join(DATABASE);
+    let salvaged = prepare_copy(original, &path, preparation)?;
+    Ok((directory, path, salvaged))
+}
+
 /// Makes a copy of a database under the name `copy`, rolled, salvaged and amended as it has to be.
 pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparation) -> Result<Salvaged, Error> {
-    copy_with_siblings(original, copy).map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
-    let mut salvaged = Salvaged::default();
-    match preparation.pages {
-        Pages::Sound => roll(copy).during(copy, "rolling its journal")?,
-        Pages::Salvaged => {
-            // Where SQLite cannot even roll it, the file is read as it is.
-            let _ = roll(copy);
-            let damaged = copy.with_extension("damaged");
-            let moved = fs::rename(copy, &damaged).and_then(|()| remove_siblings(copy));
-            moved.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
-            salvaged = salvage(&damaged, copy)?;
-            let _ = fs::remove_file(&damaged); // it only takes space
+    let copied = |copy: &Path| {
+        copy_with_siblings(original, copy).map_err(|source| Error::Scratch { path: original.to_owned(), source })
+    };
+    let salvaged = match preparation.pages {
+        Pages::Sound => {
+            copied(copy)?;
+            roll(copy).during(copy, "rolling its journal")?;
+            Salvaged::default()
         }
-    }
+        Pages::Salvaged => {
+            let damaged = copy.with_extension("damaged");
+            copied(&damaged)?;
+            let _ = roll(&damaged); // where SQLite cannot even roll it, the file is read as it is
+            salvage(&damaged, copy).map_err(|error| match error {
+                Error::NotADatabase(_) => Error::NotADatabase(original.to_owned()),
+                error => error,
+            })?
+        }
+    };
     let mut connection =
         Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).during(copy, "opening it")?;
     prepare(&connection).during(copy, "opening it")?;
@@ -189,17 +204,6 @@ fn roll(copy: &Path) -> rusqlite::Result<()> {
     let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     prepare(&connection)?;
     connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))
-}
-
-fn remove_siblings(copy: &Path) -> io::Result<()> {
-    let name = copy.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for sibling in siblings(&name) {
-        match fs::remove_file(copy.with_file_name(sibling)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use super::file::Database;
 use super::record::is_record;
-use super::tree::{Object, Tree, Visited, objects};
+use super::tree::{Faults, Object, Tree, Visited, objects};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -28,7 +28,9 @@ pub enum Owner {
     Schema,
     /// Of the list of free pages.
     Free,
-    /// Nobody's.
+    /// Of a table, and nothing leads to it.
+    Lost,
+    /// Nobody's: of no table, whatever else it once was.
     Nobody,
 }
 
@@ -45,7 +47,7 @@ pub struct Inspection {
 pub fn inspect(database: &Database) -> io::Result<Inspection> {
     let mut visited = Visited::none(database);
     let mut faults = Vec::new();
-    let mut note = |owner: Owner, found: Vec<(u32, String)>| {
+    let mut note = |owner: Owner, found: Faults| {
         faults.extend(found.into_iter().map(|(page, what)| Fault { page, owner: owner.clone(), what }));
     };
     let (objects, found) = objects(database, &mut visited)?;
@@ -65,13 +67,15 @@ pub fn inspect(database: &Database) -> io::Result<Inspection> {
         note(owner, broken);
     }
     note(Owner::Free, free_pages(database, &mut visited)?);
-    let is_lost = |page: &u32| !visited.is_taken(*page) && *page != database.lock_page();
-    note(
-        Owner::Nobody,
-        (1..=database.pages()).filter(is_lost).map(|page| (page, "nothing leads to it".into())).collect(),
-    );
+    for page in (1..=database.pages()).filter(|page| *page != database.lock_page()) {
+        if !visited.is_taken(page) {
+            let is_table = database.tree_page(page)?.is_ok_and(|page| page.kind.is_table());
+            let owner = if is_table { Owner::Lost } else { Owner::Nobody };
+            note(owner, vec![(page, "nothing leads to it".into())]);
+        }
+    }
     let missing = database.said_pages().filter(|pages| *pages > database.pages());
-    note(Owner::Nobody, missing.map(|pages| (pages, "the file ends before it".into())).into_iter().collect());
+    note(Owner::Lost, missing.map(|pages| (pages, "the file ends before it".into())).into_iter().collect());
     if faults.is_empty() {
         faults.extend(miscounted(&objects, &entries));
     }
@@ -87,7 +91,7 @@ fn owner(object: &Object) -> Owner {
 
 /// Visits the free pages (§1.5), and says what is wrong with their list. Where the header does not say where it begins, its
 /// trunks are looked for: what is free must not be taken for rows.
-pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Vec<(u32, String)>> {
+pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Faults> {
     let mut faults = Vec::new();
     if !database.has_header() {
         for page in 2..=database.pages() {

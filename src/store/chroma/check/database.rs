@@ -97,7 +97,8 @@ fn of_owner(owner: Owner, faults: &[String]) -> Finding {
         Owner::Table(name) => (Code::DatabasePage, name),
         Owner::Schema => (Code::DatabasePage, "the schema".to_owned()),
         Owner::Free => (Code::DatabaseIndex, "free pages".to_owned()),
-        Owner::Nobody => (Code::DatabasePage, "pages without an owner".to_owned()),
+        Owner::Lost => (Code::DatabasePage, "pages without an owner".to_owned()),
+        Owner::Nobody => (Code::DatabaseIndex, "pages without an owner".to_owned()),
     };
     let more = faults.len().saturating_sub(FAULTS_MAX);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };

@@ -4,7 +4,7 @@ use super::Depth;
 use super::code::Code;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
-use crate::store::chroma::{Amendment, DATABASE, Source, catalog, database};
+use crate::store::chroma::{Amendment, Preparation, Source, catalog, database};
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 
@@ -78,10 +78,7 @@ fn verdict(connection: &Connection) -> rusqlite::Result<String> {
 }
 
 fn is_sound_up_to_nul(source: &Source, scratch: &Path) -> Result<bool, Error> {
-    let failed = |error| Error::Scratch { path: source.database.clone(), source: error };
-    let directory = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch).map_err(failed)?;
-    let path = directory.path().join(DATABASE);
-    std::fs::copy(&source.database, &path).map_err(failed)?;
+    let (_directory, path, _) = database::scratch_copy(&source.database, scratch, &Preparation::default())?;
     let check = || {
         let copy = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database::prepare(&copy)?;

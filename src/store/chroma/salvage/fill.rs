@@ -65,6 +65,7 @@ pub(super) fn gaps(
     }
     if incomplete.contains_key("collections") {
         fill("collections from their indexes, without their configuration", COLLECTIONS)?;
+        fill("collections from their segments, under new names", NAMELESS)?;
     }
     if incomplete.contains_key("embedding_metadata") {
         fill("values from the indexes over them", &values("embedding_metadata", "scalar"))?;
@@ -92,6 +93,12 @@ const COLLECTIONS: &str = "
     SELECT row, id, coalesce(name, 'recovered-' || substr(id, 1, 8)),
         coalesce(database, '00000000-0000-0000-0000-000000000000')
     FROM temp.known_collection WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM main.collections)";
+
+const NAMELESS: &str = "
+    INSERT OR IGNORE INTO main.collections (id, name, database_id)
+    SELECT DISTINCT collection, 'recovered-' || substr(collection, 1, 8), '00000000-0000-0000-0000-000000000000'
+    FROM main.segments WHERE collection IS NOT NULL AND collection NOT IN (SELECT id FROM main.collections)
+    ORDER BY collection";
 
 /// The index over ids and keys says what existed, those over keys and values what it was. Booleans have none.
 fn values(table: &str, kind: &str) -> String {

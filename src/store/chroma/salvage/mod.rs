@@ -54,6 +54,9 @@ pub(super) fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
     salvager.read_trees(&mut target).map_err(failed)?;
     free_pages(&database, &mut salvager.visited).map_err(failed)?;
     orphans::read(&mut salvager, &mut target).map_err(failed)?;
+    if target.is_empty() {
+        return Err(Error::NotADatabase(original.to_owned()));
+    }
     let mut salvaged = target.finish(&salvager.incomplete, format)?;
     let strangers = objects.iter().filter(|object| is_strange(object, format)).map(|object| object.name.clone());
     salvaged.losses.extend(strangers.map(|name| Loss::Stranger { name }));

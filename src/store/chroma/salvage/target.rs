@@ -120,6 +120,13 @@ impl Target {
         Ok(is_older)
     }
 
+    /// Whether nothing of a palace was found.
+    pub(super) fn is_empty(&self) -> bool {
+        let sql = "SELECT EXISTS (SELECT 1 FROM main.migrations) OR EXISTS (SELECT 1 FROM main.collections)
+                       OR EXISTS (SELECT 1 FROM main.embeddings) OR EXISTS (SELECT 1 FROM main.embeddings_queue)";
+        self.connection.query_row(sql, [], |row| row.get::<_, bool>(0)) == Ok(false)
+    }
+
     /// Takes note of what an index says of a table that was not read to its end.
     pub(super) fn know(&mut self, index: &str, values: &[Value]) {
         let Some(sql) = fill::note(index) else { return };
