@@ -8,7 +8,7 @@ use std::path::Path;
 use support::palace::{Arena, Case, Judge, class};
 
 /// A class of every kind that costs nothing.
-const CLASSES: [&str; 16] = [
+const CLASSES: [&str; 18] = [
     "the database's header is scrambled",
     "a page of the index of embeddings is zero",
     "a migration is missing",
@@ -22,7 +22,9 @@ const CLASSES: [&str; 16] = [
     "a number is a blob where an integer belongs",
     "the next writes vanish: the queue is empty behind a full index",
     "an index's upper links are empty",
-    "an index's pickle is missing",
+    "an index counts more elements than there can be",
+    "an inner page of the embeddings is zero",
+    "the rest of a long document is zero",
     "an index was put aside as drifted, and it was the only one",
     "a repair was killed when the drawers were deleted",
 ];

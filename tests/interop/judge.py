@@ -59,8 +59,12 @@ def require(condition, complaint):
 
 
 def in_new_process(function, *arguments):
-    """Run a function in a fresh process: nothing that an earlier client cached can answer, and a crash is survived."""
-    context = multiprocessing.get_context("spawn")
+    """Run a function in a fresh process: nothing that an earlier client cached can answer, and a crash is survived.
+
+    It is forked from a process that has imported chromadb and done nothing else.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["snapshot"])
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(function, *arguments).result()

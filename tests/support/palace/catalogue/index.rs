@@ -1,7 +1,7 @@
 //! The files of a vector index.
 
 use super::super::{pickle, read, truncate};
-use super::{Case, Class, DRAWERS, LARGER, OLDER};
+use super::{Case, Class, DRAWERS, OLDER};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -96,16 +96,26 @@ pub(super) const CLASSES: &[Class] = &[
     })
     .also(&["index-links"]),
     // The pickle.
-    pickled("an index's pickle is missing", |case| remove(case, PICKLE)).and_on(LARGER),
-    pickled("an index's pickle is empty", |case| cut(case, PICKLE, 0, 1)),
-    pickled("an index's pickle is cut short", |case| cut(case, PICKLE, 1, 4)),
+    // Labels follow the rows, so one tells the other; but where writes behind the index have deleted records that it
+    // holds, nobody can say which labels were theirs.
+    pickled("an index's pickle is missing", |case| remove(case, PICKLE)).losing(131, 0),
+    pickled("an index's pickle is missing, and nothing was deleted since", |case| remove(case, PICKLE))
+        .on("chroma-1.5.9-survive"),
+    pickled("an index's pickle is empty", |case| cut(case, PICKLE, 0, 1)).losing(131, 0),
+    pickled("an index's pickle is empty, and nothing was deleted since", |case| cut(case, PICKLE, 0, 1))
+        .on("chroma-1.5.9-survive"),
+    pickled("an index's pickle is cut short", |case| cut(case, PICKLE, 1, 4)).losing(3, 0),
+    pickled("an index's pickle is cut short, and nothing was deleted since", |case| cut(case, PICKLE, 1, 4))
+        .on("chroma-1.5.9-survive"),
     pickled("an index's pickle is garbage", |case| {
         let path = case.index(DRAWERS).join(PICKLE);
         case.overwrite(&path, 40, &[0xa5; 64]);
-    }),
+    })
+    .losing(131, 0),
     pickled("an index's pickle names nobody", |case| {
         edit(case, |maps| *maps = Maps { total: maps.total, ..Maps::default() });
-    }),
+    })
+    .losing(131, 0),
     pickled("an index's pickle knows labels one way only", |case| edit(case, |maps| maps.label_to_id.truncate(9))),
     pickled("an index's pickle contradicts itself", |case| {
         edit(case, |maps| {
@@ -118,7 +128,7 @@ pub(super) const CLASSES: &[Class] = &[
     pickled("an index's pickle of 0.6.3 is missing", |case| remove(case, PICKLE)).on("chroma-0.6.3").losing(150, 0),
     pickled("an index's pickle of 0.4.24 is missing, and the queue has it all", |case| remove(case, PICKLE))
         .on("chroma-0.4.24"),
-    pickled("an index's pickle of 1.0.20 is missing", |case| remove(case, PICKLE)).on("chroma-1.0.20"),
+    pickled("an index's pickle of 1.0.20 is missing", |case| remove(case, PICKLE)).on("chroma-1.0.20").losing(131, 0),
     // Index and rows.
     Class::deep("an index does not name records that it holds", &["index-diverged|index-pickle"], |case| {
         edit(case, |maps| {
@@ -127,7 +137,8 @@ pub(super) const CLASSES: &[Class] = &[
             maps.label_to_id.retain(|(label, _)| kept.contains(label));
         });
     })
-    .also(&["index-diverged", "index-pickle", "vector-missing"]),
+    .also(&["index-diverged", "index-pickle", "vector-missing"])
+    .losing(3, 0),
     Class::deep("an index holds a record that has no rows", &["index-diverged"], |case| {
         let id = Element::held_by_the_index_alone(case).id;
         let row: i64 = case.one(&format!("SELECT id FROM embeddings WHERE embedding_id = '{id}'"));
