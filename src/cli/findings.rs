@@ -102,7 +102,7 @@ fn lines(finding: &Finding) -> Vec<String> {
 }
 
 fn mend(finding: &Finding) -> Option<String> {
-    match finding.code.remedy() {
+    match finding.remedy {
         _ if finding.severity == Severity::Note => None,
         Remedy::Nothing => None,
         Remedy::Amend | Remedy::Index | Remedy::Rebuild => {

@@ -131,6 +131,17 @@ pub enum Error {
         /// The other one.
         second: u32,
     },
+    /// It cannot be told which records are whose.
+    #[error(
+        "“{subject}”: {evidence}. Which of them is its own cannot be told, and a new one would hide its records; nothing \
+         was touched. A person has to write the right row of segments first"
+    )]
+    Unclear {
+        /// The collection.
+        subject: String,
+        /// What it lacks, and what is left over.
+        evidence: String,
+    },
     /// No operation of this number.
     #[error("there is no operation {number}; palacekeeper log lists them")]
     NoOperation {

@@ -4,8 +4,7 @@ use super::keep::Keep;
 use super::{Error, look, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::Plan;
-use crate::ops::amend::{self, Order};
-use crate::ops::{Planned, Step, StoreFiles, rebuild};
+use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
 use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
 use std::path::Path;
@@ -95,10 +94,14 @@ impl Desk<'_> {
     pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let files = self.files()?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
+        if let Some(finding) = checked.findings.iter().find(|finding| hides_records(finding)) {
+            return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
+        }
         // What a cut-short MemPalace left is only put in order where that was asked for.
         let preparation = Preparation::of(&checked.findings, &|finding| finding.code != Code::LeftoverCollection);
         let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-            rebuild::plan(source.format(), reading(&preparation), files, survey)
+            let order = rebuild::Order { preparation: reading(&preparation), mended: Vec::new() };
+            rebuild::plan(source.format(), order, files, survey)
         };
         self.propose("rebuild", files, (limits, &reading(&preparation)), &plan, watch)
     }
@@ -106,35 +109,38 @@ impl Desk<'_> {
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
         let files = self.files()?;
         let checked = check::check(self.palace, self.scratch, Depth::Deep, watch)?;
-        let is_wanted =
-            |finding: &Finding| is_mendable(finding) && (wanted.is_empty() || wanted.contains(&finding.code));
+        let is_clear = !checked.findings.iter().any(hides_records);
+        let is_asked = |finding: &Finding| wanted.is_empty() || wanted.contains(&finding.code) || is_needed(finding);
+        let is_wanted = |finding: &Finding| is_clear && is_mendable(finding) && is_asked(finding);
         let preparation = Preparation::of(&checked.findings, &is_wanted);
         let (mut mended, mut left): (Vec<_>, Vec<_>) = checked.findings.into_iter().partition(|one| is_wanted(one));
         if mended.is_empty() {
             return Ok(Diagnosis { mended, left, proposal: None });
         }
-        let is_rebuilt = preparation.pages == Pages::Salvaged
-            || mended.iter().any(|finding| finding.code.remedy() == Remedy::Rebuild);
+        let is_rebuilt =
+            preparation.pages == Pages::Salvaged || mended.iter().any(|finding| finding.remedy == Remedy::Rebuild);
         let read = reading(&preparation);
         let proposal = if is_rebuilt {
             // Whatever else is wrong is mended on the way.
             let also;
             (also, left) = left.into_iter().partition(|finding| {
-                matches!(finding.code.remedy(), Remedy::Index | Remedy::Amend) && finding.amendment.is_none()
+                matches!(finding.remedy, Remedy::Index | Remedy::Amend) && finding.amendment.is_none()
             });
             mended.extend(also);
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                rebuild::plan(source.format(), read.clone(), files, survey)
+                let order = rebuild::Order { preparation: read.clone(), mended: codes(&mended, &left) };
+                rebuild::plan(source.format(), order, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
         } else {
             let amendments = preparation.amendments.iter().filter(|one| is_of_index(one)).cloned().collect::<Vec<_>>();
             let builds = |one: &chroma::Surveyed| {
                 let is_about = |finding: &&Finding| finding.subject == one.collection.name;
-                mended.iter().filter(is_about).any(|finding| finding.code.remedy() == Remedy::Index)
+                mended.iter().filter(is_about).any(|finding| finding.remedy == Remedy::Index)
             };
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let order = Order { preparation: read.clone(), amendments: amendments.clone(), builds: &builds };
+                let (preparation, amendments, mended) = (read.clone(), amendments.clone(), codes(&mended, &left));
+                let order = amend::Order { preparation, amendments, mended, builds: &builds };
                 amend::plan(source.format(), order, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
@@ -181,9 +187,29 @@ impl Desk<'_> {
     }
 }
 
+/// Whether records are there of which nobody can say whose they are. Whatever is written now could lose them.
+fn hides_records(finding: &Finding) -> bool {
+    finding.code == Code::CollectionSegments && matches!(finding.remedy, Remedy::Person(_))
+}
+
+/// Whether no other finding can be mended without this one.
+fn is_needed(finding: &Finding) -> bool {
+    finding.code == Code::CollectionSegments
+}
+
+/// Codes that must be gone afterwards: those that are mended wherever they were found.
+fn codes(mended: &[Finding], left: &[Finding]) -> Vec<String> {
+    let is_left = |code: Code| left.iter().any(|finding| finding.code == code);
+    let mut codes: Vec<&str> =
+        mended.iter().map(|one| one.code).filter(|code| !is_left(*code)).map(Code::name).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.into_iter().map(str::to_owned).collect()
+}
+
 /// Whether a program can mend it.
 fn is_mendable(finding: &Finding) -> bool {
-    match finding.code.remedy() {
+    match finding.remedy {
         Remedy::Amend | Remedy::Index => finding.severity > Severity::Note,
         Remedy::Rebuild => finding.code != Code::LeftoverCollection || finding.amendment.is_some(),
         Remedy::Nothing | Remedy::Recover | Remedy::Person(_) => false,

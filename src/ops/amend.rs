@@ -18,13 +18,15 @@ pub struct Order<'o> {
     pub preparation: Preparation,
     /// What is set right in the database beside that.
     pub amendments: Vec<Amendment>,
+    /// Codes of the findings that must not be found in the new store.
+    pub mended: Vec<String>,
     /// Whether the segment of a collection is built anew if it is not sound.
     pub builds: &'o dyn Fn(&Surveyed) -> bool,
 }
 
 /// Makes the plan.
 pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
-    let Order { preparation, amendments, builds } = order;
+    let Order { preparation, amendments, mended, builds } = order;
     let collections = survey.collections.iter().map(|one| amended(files, one, builds(one))).collect();
     let blueprint = Blueprint { format: format.name.clone(), preparation, collections };
     let mut steps = vec![parts::create_staging(), parts::backup(files, parts::replaced(files, &blueprint))];
@@ -34,7 +36,7 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     let (left, losses): (Vec<Loss>, Vec<Loss>) =
         survey.losses.iter().cloned().partition(|loss| stays(&blueprint, loss));
     let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count(); // they are known from the counts
-    parts::prove(&mut steps, survey, left as u64);
+    parts::prove(&mut steps, survey, left as u64, &mended);
     let pivot = parts::commit(&mut steps, files, &blueprint);
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
     let bytes_needed =

@@ -39,13 +39,14 @@ pub(super) fn build_indexes(survey: &Survey, blueprint: &Blueprint) -> Vec<Step>
 }
 
 /// The proof, and the sync that makes the database durable. `left` things stay in the new store that no plan carries over
-/// by itself.
-pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64) {
+/// by itself; `mended` are the codes that must not be found in it again.
+pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64, mended: &[String]) {
     let expected = Expected {
         collections: survey.collections.iter().map(|one| ExpectedCollection::from(one.totals)).collect(),
         unowned: ExpectedCollection::from(survey.unowned),
         bytes: survey.collections.iter().map(|one| one.totals.row_bytes + one.totals.vector_bytes).sum(),
         left,
+        mended: mended.to_vec(),
     };
     steps.push(Step::Chroma(chroma::Step::Verify(expected)));
     steps.push(tree(tree::Step::Sync { target: staged(DATABASE) }));

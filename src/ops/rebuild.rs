@@ -13,8 +13,17 @@ use crate::store::chroma::{
 };
 use crate::tree::{self, Copy, Spot};
 
+/// What is wanted.
+pub struct Order {
+    /// How the old store has to be read.
+    pub preparation: Preparation,
+    /// Codes of the findings that must not be found in the new store.
+    pub mended: Vec<String>,
+}
+
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
-pub fn plan(format: &Format, preparation: Preparation, files: &StoreFiles, survey: &Survey) -> Planned {
+pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
+    let Order { preparation, mended } = order;
     let ids = fresh_ids(survey);
     let collections = survey.collections.iter().zip(ids).map(|(one, id)| new_collection(files, one, id));
     let collections = collections.collect();
@@ -31,7 +40,7 @@ pub fn plan(format: &Format, preparation: Preparation, files: &StoreFiles, surve
     }
     steps.extend(copy_segments(files, &blueprint));
     steps.extend(parts::build_indexes(survey, &blueprint));
-    parts::prove(&mut steps, survey, 0);
+    parts::prove(&mut steps, survey, 0, &mended);
     let pivot = parts::commit(&mut steps, files, &blueprint);
     let bytes_needed = bytes_needed(files, survey, &blueprint);
     Planned { plan: Plan { steps, pivot }, bytes_needed, blueprint, losses: survey.losses.clone() }

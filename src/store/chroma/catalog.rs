@@ -1,7 +1,7 @@
 //! The collections of a palace and how far their writes have been applied.
 
 use super::error::{During, Error};
-use super::{Source, pickle};
+use super::{Source, claims, pickle};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub struct Collection {
     pub vector: Option<String>,
     /// Last write applied to the metadata; 0 where none was.
     pub metadata_sequence: i64,
-    /// Last write persisted in the HNSW files, where the database says so; 0 where what it says cannot be. Replaying too
+    /// Last write persisted in the HNSW files, where the database says so; less where what it says cannot be. Replaying too
     /// much of the queue does no harm.
     pub vector_sequence: Option<i64>,
 }
@@ -97,7 +97,7 @@ fn read_one(
         return Err(Error::Unreadable { path: source.database.clone(), what });
     }
     let shape = shape(source, config.as_deref(), schema.as_deref(), vector.as_deref())?;
-    Ok(Collection {
+    let mut collection = Collection {
         topic: topic.unwrap_or_else(|| topic_of(&id)),
         metadata_sequence: applied(source, metadata.as_deref())?,
         vector_sequence: sequence(source, vector.as_deref())?.map(|number| number.unwrap_or(0)),
@@ -107,7 +107,9 @@ fn read_one(
         shape,
         metadata,
         vector,
-    })
+    };
+    collection.vector_sequence = claims::proved(source, &collection).during(&source.database, "reading its queue")?;
+    Ok(collection)
 }
 
 /// The topic of a collection (CHROMA.md §2.1).

@@ -7,12 +7,14 @@ mod amend;
 mod blueprint;
 mod catalog;
 pub mod check;
+mod claims;
 mod database;
 mod digest;
 mod error;
 mod file;
 mod format;
 mod graph;
+mod history;
 pub mod hnsw;
 mod index;
 mod kernel;
@@ -38,9 +40,9 @@ pub use error::Error;
 pub use format::Format;
 pub use spare::copies;
 pub use step::{Step, Workshop};
-pub use survey::{Batch, Limits, Loss, QueueBatch, Survey, Surveyed, Totals, survey};
+pub use survey::{Batch, Flaw, Limits, Loss, QueueBatch, Survey, Surveyed, Totals, survey};
 pub use unsound::{Part, Unsound};
-pub use vectors::Origin;
+pub use vectors::{Fault, Origin};
 pub use verify::{Expected, ExpectedCollection};
 
 /// Name of the database in a palace.

@@ -8,7 +8,7 @@ use super::error::{During, Error};
 use super::records::{self, Found, Head};
 use super::text::Text;
 use super::unsound::{Part, Unsound};
-use super::vectors::{Origin, Vectors};
+use super::vectors::{Fault, Origin, Vectors};
 use super::{Collection, Source};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,8 @@ pub struct Survey {
     pub queue: Vec<QueueBatch>,
     /// What cannot be carried over.
     pub losses: Vec<Loss>,
-    /// Collection and id of vectors that are carried over although they cannot be as they were.
-    pub changed: Vec<(String, String)>,
+    /// Vectors that are not as they were in their segment.
+    pub flaws: Vec<Flaw>,
     /// The highest sequence number in use anywhere.
     pub sequence_max: i64,
     /// The highest sequence number in the queue.
@@ -79,6 +79,19 @@ pub struct Totals {
     pub pending: u64,
     /// Digest of all records and pending writes.
     pub digest: Digest,
+}
+
+/// A vector that is not as it was in its segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// Name of its collection.
+    pub collection: String,
+    /// Its id.
+    pub id: String,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// Where it is carried over from; its own segment where it is nowhere else.
+    pub origin: Origin,
 }
 
 /// A run of records: all that lie between two rows of `embeddings`, both included.
@@ -186,7 +199,7 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
         vectors: &vectors,
         totals: vec![Totals::default(); collections.len()],
         restored: vec![BTreeMap::new(); collections.len()],
-        changed: Vec::new(),
+        flaws: Vec::new(),
         unowned: Totals::default(),
         batches: Vec::new(),
         open: Batch::default(),
@@ -198,7 +211,7 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
     surveyor.read_pending().during(&source.database, "reading its queue")?;
     surveyor.find_orphans()?;
     surveyor.find_strangers().during(&source.database, "looking for what chromadb did not write")?;
-    let Surveyor { totals, unowned, batches, mut losses, dangling, mut restored, changed, .. } = surveyor;
+    let Surveyor { totals, unowned, batches, mut losses, dangling, mut restored, flaws, .. } = surveyor;
     losses.extend(source.losses());
     losses.sort();
     losses.dedup();
@@ -210,7 +223,12 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
         if dangling.contains(&owner) {
             unsound.push(Unsound::new(Part::Records, "it holds vectors without records"));
         }
-        if unsound.is_empty() && restored.keys().any(|origin| *origin != Origin::Changed) {
+        let is_own = |flaw: &&Flaw| flaw.collection == collection.name && flaw.origin != Origin::Segment;
+        let replaced = flaws.iter().filter(is_own).count() as u64;
+        if unsound.is_empty() && replaced > 0 {
+            unsound.push(Unsound::new(Part::Vectors, "vectors are not as they were written"));
+        }
+        if unsound.is_empty() && restored.values().sum::<u64>() > 0 {
             unsound.push(Unsound::new(Part::Records, "it lacks vectors that are elsewhere"));
         }
         surveyed.push(Surveyed { collection, totals, unsound, restored, persisted });
@@ -219,7 +237,7 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
     let queue_max = queue.last().map_or(0, |batch| batch.last);
     let known = surveyed.iter().flat_map(|one| [one.collection.metadata_sequence, one.persisted]);
     let sequence_max = known.max().unwrap_or(0).max(queue_max);
-    Ok(Survey { collections: surveyed, unowned, batches, queue, losses, changed, sequence_max, queue_max })
+    Ok(Survey { collections: surveyed, unowned, batches, queue, losses, flaws, sequence_max, queue_max })
 }
 
 struct Surveyor<'s> {
@@ -229,7 +247,7 @@ struct Surveyor<'s> {
     vectors: &'s [Vectors],
     totals: Vec<Totals>,
     restored: Vec<BTreeMap<Origin, u64>>,
-    changed: Vec<(String, String)>,
+    flaws: Vec<Flaw>,
     unowned: Totals,
     batches: Vec<Batch>,
     open: Batch,
@@ -284,8 +302,9 @@ impl Surveyor<'_> {
                     Origin::Segment | Origin::Queue => {}
                     origin => *self.restored[owner].entry(origin.clone()).or_default() += 1,
                 }
-                if *vector.origin() == Origin::Changed {
-                    self.changed.push((self.collections[owner].name.clone(), head.id.to_string()));
+                if let Some(fault) = vector.fault() {
+                    let (collection, id) = (self.collections[owner].name.clone(), head.id.to_string());
+                    self.flaws.push(Flaw { collection, id, fault, origin: vector.origin().clone() });
                 }
                 bytes += vector.bytes();
                 totals.vectors += 1;

@@ -31,6 +31,8 @@ pub enum Part {
     Pickle,
     /// The number of floats in a vector.
     Dimension,
+    /// Vectors that are not as they were written.
+    Vectors,
     /// The records it should hold and does not, or the other way round.
     Records,
 }

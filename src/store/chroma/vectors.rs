@@ -8,6 +8,7 @@ use super::catalog::{floats, persisted};
 use super::database::prepare;
 use super::digest::Hasher;
 use super::error::{During, Error};
+use super::history;
 use super::hnsw::{self, Hnsw};
 use super::labels;
 use super::pickle::{self, Pair, Summary};
@@ -38,8 +39,6 @@ pub(super) struct Vectors {
 pub enum Origin {
     /// The collection's own segment.
     Segment,
-    /// The own segment, although the vector is not of length one as it should be; it is nowhere else.
-    Changed,
     /// A write in the queue, as it should be.
     Queue,
     /// A write in the queue that the segment should have had.
@@ -57,14 +56,29 @@ pub(super) struct Vector {
     length: f32,
     /// Where it was found.
     origin: Origin,
+    /// What is wrong with the one in the segment.
+    fault: Option<Fault>,
+}
+
+/// What is wrong with a vector in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// It is not what was written.
+    Changed,
+    /// What it has to be multiplied with is no length.
+    Length,
+}
+
+impl Fault {
+    fn of_length(length: f32) -> Option<Fault> {
+        (!length.is_finite() || length < 0.0).then_some(Fault::Length)
+    }
 }
 
 const TABLES: &str = "
     PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;
     CREATE TABLE label (id TEXT PRIMARY KEY, label INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE element (label INTEGER PRIMARY KEY, slot INTEGER NOT NULL);
-    CREATE TABLE queued (id TEXT PRIMARY KEY, seq_id INTEGER) WITHOUT ROWID;
-    CREATE TABLE history (id TEXT PRIMARY KEY, seq_id INTEGER NOT NULL) WITHOUT ROWID;
     BEGIN;";
 
 impl Vectors {
@@ -72,9 +86,6 @@ impl Vectors {
     pub(super) fn find(source: &Source, collection: &Collection) -> Result<Vectors, Error> {
         let mut vectors = Vectors::of(source, collection, collection.segment_directory(source))?;
         vectors.read_queue(source).during(&source.database, "reading its queue")?;
-        if !vectors.unsound.is_empty() {
-            vectors.read_history(source).during(&source.database, "reading its queue")?;
-        }
         for donor in source.donors_of(collection) {
             vectors.spares.push(Vectors::find(source, &donor)?);
         }
@@ -87,11 +98,18 @@ impl Vectors {
         Ok(vectors)
     }
 
+    fn read_queue(&self, source: &Source) -> rusqlite::Result<()> {
+        let Vectors { collection, index, unsound, persisted, .. } = self;
+        history::read_queue(source, collection, *persisted, unsound, index)?;
+        history::read_past(source, collection, *persisted, index)
+    }
+
     /// The vectors that a segment holds by itself.
     fn of(source: &Source, collection: &Collection, directory: Option<PathBuf>) -> Result<Vectors, Error> {
         let index = Connection::open("").during(&source.database, "making a temporary index")?;
         prepare(&index)
             .and_then(|()| index.execute_batch(TABLES))
+            .and_then(|()| index.execute_batch(history::TABLES))
             .during(&source.database, "making a temporary index")?;
         let (collection, unsound, spares) = (collection.clone(), Vec::new(), Vec::new());
         let mut vectors = Vectors { collection, directory, index, hnsw: None, unsound, persisted: 0, spares };
@@ -147,20 +165,34 @@ impl Vectors {
             None => {}
         }
         let stored = self.in_segment(source, id)?;
-        if stored.as_ref().is_some_and(|vector| vector.origin == Origin::Segment) {
-            return Ok(stored);
-        }
+        let fault = stored.as_ref().and_then(|vector| vector.fault);
         // The queue may still hold the write that once put the vector there.
-        if let Some(sequence) = self.write_of("history", id).during(&source.database, during)?.flatten() {
-            let found = self.in_queue(source, sequence).during(&source.database, during)?;
-            return Ok(found.map(|vector| Vector { origin: Origin::History, ..vector }));
+        let past = self.in_past(source, id).during(&source.database, during)?;
+        let is_sound = |stored: &Vector| stored.fault.is_none();
+        match (stored.as_ref().filter(|stored| is_sound(stored)), past) {
+            (Some(stored), Some((past, true))) if !stored.is_alike(&past) => {
+                return Ok(Some(Vector { fault: Some(Fault::Changed), ..past }));
+            }
+            (Some(_), _) => return Ok(stored),
+            (None, Some((past, _))) => return Ok(Some(Vector { fault, ..past })),
+            (None, None) => {}
         }
         for spare in &self.spares {
-            if let Some(vector) = spare.get(source, id)?.filter(|vector| vector.origin != Origin::Changed) {
-                return Ok(Some(Vector { origin: Origin::Spare(spare.place()), ..vector }));
+            if let Some(vector) = spare.get(source, id)?.filter(is_sound) {
+                return Ok(Some(Vector { origin: Origin::Spare(spare.place()), fault, ..vector }));
             }
         }
         Ok(stored)
+    }
+
+    /// The last write of a vector that the segment should hold, and whether that is certain.
+    fn in_past(&self, source: &Source, id: &Text) -> rusqlite::Result<Option<(Vector, bool)>> {
+        let sql = "SELECT seq_id, is_certain FROM past WHERE id = ?1 AND seq_id IS NOT NULL";
+        let mut query = self.index.prepare_cached(sql)?;
+        let found = query.query_row([id], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()?;
+        let Some((sequence, is_certain)) = found else { return Ok(None) };
+        let vector = self.in_queue(source, sequence)?;
+        Ok(vector.map(|vector| (Vector { origin: Origin::History, ..vector }, is_certain)))
     }
 
     /// What a person calls the place these come from.
@@ -183,7 +215,7 @@ impl Vectors {
                 Space::Cosine => normalise(&original),
                 Space::L2 | Space::InnerProduct => (original, 1.0),
             };
-            Vector { stored, length, origin: Origin::Queue }
+            Vector { stored, length, origin: Origin::Queue, fault: None }
         }))
     }
 
@@ -196,12 +228,13 @@ impl Vectors {
             return Ok(None);
         };
         let vector = hnsw.vector(slot as u64).map_err(|error| self.broken(error))?;
+        let origin = Origin::Segment;
         Ok(vector.map(|(stored, length)| match self.collection.shape.space {
             Space::Cosine => {
-                let origin = if is_normal(&stored) { Origin::Segment } else { Origin::Changed };
-                Vector { stored, length, origin }
+                let fault = if is_normal(&stored) { Fault::of_length(length) } else { Some(Fault::Changed) };
+                Vector { stored, length, origin, fault }
             }
-            Space::L2 | Space::InnerProduct => Vector { stored, length: 1.0, origin: Origin::Segment },
+            Space::L2 | Space::InnerProduct => Vector { stored, length: 1.0, origin, fault: None },
         }))
     }
 
@@ -324,77 +357,9 @@ impl Vectors {
         }
         Ok(())
     }
-
-    /// Applies the queue to what the files hold, up to the last write whose metadata was applied too. What comes
-    /// after that is pending: chromadb has acknowledged it and applies it at its next read.
-    fn read_queue(&self, source: &Source) -> rusqlite::Result<()> {
-        let sql = "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue
-                   WHERE topic = ?1 AND seq_id > ?2 AND seq_id <= ?3 ORDER BY seq_id";
-        let mut query = source.connection.prepare(sql)?;
-        let range = params![self.collection.topic, self.persisted, self.collection.metadata_sequence];
-        let mut rows = query.query(range)?;
-        let known_sql = "SELECT coalesce((SELECT seq_id IS NOT NULL FROM queued WHERE id = ?1),
-                                         EXISTS (SELECT 1 FROM label WHERE id = ?1))";
-        let mut known = self.index.prepare(known_sql)?;
-        let mut set = self.index.prepare("INSERT OR REPLACE INTO queued VALUES (?1, ?2)")?;
-        while let Some(row) = rows.next()? {
-            let (sequence, operation, id, has_vector): (i64, i64, Text, bool) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            let is_known: bool = known.query_row([&id], |row| row.get(0))?;
-            // Where the files cannot be trusted, nobody knows what they knew: the record that is there speaks for them.
-            match (Operation::from(operation), is_known || !self.unsound.is_empty(), has_vector) {
-                (Operation::Add, ..) if has_vector && !is_known => drop(set.execute(params![id, sequence])?),
-                (Operation::Update, true, true) | (Operation::Upsert, _, true) => {
-                    set.execute(params![id, sequence])?;
-                }
-                (Operation::Delete, true, _) => drop(set.execute(params![id, None::<i64>])?),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The last write of a vector to each id among those that the files should hold, if the queue has not been purged.
-    fn read_history(&self, source: &Source) -> rusqlite::Result<()> {
-        let sql = "SELECT seq_id, operation, id FROM embeddings_queue
-                   WHERE topic = ?1 AND seq_id <= ?2 AND (vector IS NOT NULL OR operation = 3) ORDER BY seq_id";
-        let mut query = source.connection.prepare(sql)?;
-        let mut rows = query.query(params![self.collection.topic, self.persisted])?;
-        let mut set = self.index.prepare("INSERT OR REPLACE INTO history VALUES (?1, ?2)")?;
-        let mut remove = self.index.prepare("DELETE FROM history WHERE id = ?1")?;
-        while let Some(row) = rows.next()? {
-            let (sequence, operation, id): (i64, i64, Text) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            match Operation::from(operation) {
-                Operation::Delete => remove.execute([id])?,
-                _ => set.execute(params![id, sequence])?,
-            };
-        }
-        Ok(())
-    }
 }
 
 const PICKLE: &str = "index_metadata.pickle";
-
-/// `embeddings_queue.operation` (CHROMA.md §2.1).
-enum Operation {
-    Add,
-    Update,
-    Upsert,
-    Delete,
-    Unknown,
-}
-
-impl From<i64> for Operation {
-    fn from(code: i64) -> Operation {
-        match code {
-            0 => Operation::Add,
-            1 => Operation::Update,
-            2 => Operation::Upsert,
-            3 => Operation::Delete,
-            _ => Operation::Unknown,
-        }
-    }
-}
 
 impl Vector {
     /// Bytes of the vector.
@@ -415,6 +380,16 @@ impl Vector {
     /// Where it was found.
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// What is wrong with the one in the segment.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Whether the index made this of another one.
+    fn is_alike(&self, other: &Vector) -> bool {
+        history::is_alike(&self.stored, self.length, &other.stored, other.length)
     }
 
     /// What it has to be multiplied with.

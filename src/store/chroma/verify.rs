@@ -1,6 +1,7 @@
 //! Proves that a new store is equal to what was read from the old one, by reading it like any other palace.
 
 use super::blueprint::{Blueprint, Route};
+use super::check;
 use super::error::{During, Error};
 use super::{Digest, Limits, Loss, Preparation, Source, Survey, Totals, survey};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Expected {
     pub bytes: u64,
     /// Things that no store should hold, and that an amended one keeps because the old one held them.
     pub left: u64,
+    /// Codes of the findings that must not be found in it.
+    pub mended: Vec<String>,
 }
 
 /// What a collection of the new store has to hold.
@@ -66,6 +69,7 @@ pub(super) fn verify(
         }
     }
     check_documents(&source)?;
+    check_findings(&source, &found, scratch, &expected.mended)?;
     if found.sequence_max > found.queue_max {
         return Err(Error::NotEqual("chromadb would drop the next write to it (rule R2)".into()));
     }
@@ -75,6 +79,17 @@ pub(super) fn verify(
         }
     }
     Ok(())
+}
+
+/// Nothing of what was to be mended may be found again.
+fn check_findings(source: &Source, found: &Survey, scratch: &Path, mended: &[String]) -> Result<(), Error> {
+    if mended.is_empty() {
+        return Ok(());
+    }
+    let again = check::again(source, found, scratch)?;
+    let again = again.into_iter().find(|finding| mended.iter().any(|code| code == finding.code.name()));
+    let what = |finding: check::Finding| format!("{} is still there: {}", finding.code.name(), finding.evidence);
+    again.map_or(Ok(()), |finding| Err(Error::NotEqual(what(finding))))
 }
 
 fn check_contents(found: &Survey, blueprint: &Blueprint, expected: &Expected) -> Result<(), Error> {
@@ -114,11 +129,12 @@ fn check_pages(source: &Source) -> Result<(), Error> {
     Ok(())
 }
 
-/// Every document must be in the full-text index, and nothing else.
+/// Every document must be in the full-text index, and nothing else but what chromadb 0.4 leaves there of records that
+/// are gone.
 fn check_documents(source: &Source) -> Result<(), Error> {
     let sql =
         "SELECT (SELECT count(*) FROM embedding_metadata WHERE key = 'chroma:document' AND string_value IS NOT NULL),
-                      (SELECT count(*) FROM embedding_fulltext_search_docsize)";
+                      (SELECT count(*) FROM embedding_fulltext_search_docsize WHERE id IN (SELECT id FROM embeddings))";
     let counts = source.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
     let (documents, indexed): (i64, i64) = counts.during(&source.database, "counting documents")?;
     match documents == indexed {

@@ -1,88 +1,41 @@
 //! The catalogue: what is said about each collection.
 
+use super::adopt;
 use super::code::Code;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
-use crate::store::chroma::{Amendment, Collection, Donor, Scope, Source, Space, pickle};
+use crate::store::chroma::{Amendment, Collection, Donor, Source, Space};
 use rusqlite::{OptionalExtension, params};
 
 /// Ending of the name that MemPalace's repair works under.
 const TEMPORARY: &str = "__repair_tmp";
 
+/// What has to be set right before the rows can be understood: segments and dimensions.
+pub(super) fn structure(source: &Source, collections: &[Collection]) -> Result<Vec<Finding>, Error> {
+    let look = || {
+        let mut findings = adopt::check(source, collections)?;
+        for collection in collections {
+            findings.extend(dimension(source, collection)?);
+        }
+        Ok(findings)
+    };
+    look().during(&source.database, "reading its collections")
+}
+
+/// Everything else.
 pub(super) fn check(source: &Source, collections: &[Collection]) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     for collection in collections {
         let of_one = || {
-            let parts = [
-                segments(source, collection, collections)?,
-                dimension(source, collection)?,
-                space(source, collection)?,
-                config(source, collection)?,
-                leftover(source, collection, collections)?,
-            ];
+            let parts =
+                [space(source, collection)?, config(source, collection)?, leftover(source, collection, collections)?];
             Ok(parts)
         };
         let parts: rusqlite::Result<_> = of_one();
         findings.extend(parts.during(&source.database, "reading its collections")?.into_iter().flatten());
     }
     Ok(findings)
-}
-
-/// A missing segment is written down again where only one is left that nobody names.
-fn segments(source: &Source, collection: &Collection, all: &[Collection]) -> rusqlite::Result<Option<Finding>> {
-    let (scope, word) = match (&collection.metadata, &collection.vector) {
-        (Some(_), Some(_)) => return Ok(None),
-        (None, Some(_)) => (Scope::Metadata, "METADATA"),
-        (Some(_), None) => (Scope::Vector, "VECTOR"),
-        (None, None) => {
-            let evidence = "no segment at all";
-            return Ok(Some(Finding::new(Code::CollectionSegments, &*collection.name, evidence)));
-        }
-    };
-    let is_alike = |other: &&Collection| match scope {
-        Scope::Metadata => other.metadata.is_none(),
-        Scope::Vector => other.vector.is_none(),
-    };
-    let mut nameless = match scope {
-        Scope::Metadata => nameless_rows(source)?,
-        Scope::Vector => {
-            let mut nameless = super::directory::nameless(source)?;
-            nameless.retain(|name| holds_records_of(source, collection, name));
-            nameless
-        }
-    };
-    let finding = Finding::new(Code::CollectionSegments, &*collection.name, format!("no segment of scope {word}"));
-    Ok(Some(match nameless.pop() {
-        Some(segment) if nameless.is_empty() && all.iter().filter(is_alike).count() == 1 => {
-            let collection = collection.id.clone();
-            finding.with_amendment(Amendment::Segment { collection, scope, segment })
-        }
-        _ => finding,
-    }))
-}
-
-/// Whether a directory's pickle names at least one record of a collection, and hardly any that it has not.
-fn holds_records_of(source: &Source, collection: &Collection, name: &str) -> bool {
-    let pickle = source.directory.join(name).join("index_metadata.pickle");
-    let sql = "SELECT count(*) FROM embeddings WHERE segment_id = ?1 AND embedding_id = ?2";
-    let (mut known, mut strange) = (0, 0);
-    let read = pickle::read(&pickle, &mut |pair| {
-        if let pickle::Pair::IdToLabel(id, _) = pair {
-            let id = std::str::from_utf8(id).unwrap_or_default();
-            let row = source.connection.prepare_cached(sql);
-            let found = row.and_then(|mut row| row.query_row(params![collection.metadata, id], |row| row.get(0)));
-            if found == Ok(1) { known += 1 } else { strange += 1 }
-        }
-        Ok(())
-    });
-    read.is_ok() && known > strange
-}
-
-/// Segments that records name and the catalogue does not.
-fn nameless_rows(source: &Source) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT DISTINCT segment_id FROM embeddings WHERE segment_id NOT IN (SELECT id FROM segments)";
-    source.connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
 /// The number of floats that the vectors have, where the collection does not say the same.

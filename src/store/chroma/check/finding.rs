@@ -1,6 +1,6 @@
 //! One thing that is wrong with a palace.
 
-use super::code::{Code, Severity};
+use super::code::{Code, Remedy, Severity};
 use crate::store::chroma::Amendment;
 
 /// One thing that is wrong, with the evidence.
@@ -18,6 +18,8 @@ pub struct Finding {
     pub ids: Vec<String>,
     /// How many there are of what is wrong.
     pub count: Option<u64>,
+    /// What mends it; as its kind says, unless this one is another case.
+    pub remedy: Remedy,
     /// What sets it right, where the database has to be amended for it before it is read.
     pub amendment: Option<Amendment>,
 }
@@ -26,8 +28,8 @@ impl Finding {
     /// A finding of a kind, as grave as its kind is.
     pub fn new(code: Code, subject: impl Into<String>, evidence: impl Into<String>) -> Finding {
         let (subject, evidence) = (subject.into(), evidence.into());
-        let severity = code.entry().severity;
-        Finding { code, severity, subject, evidence, ids: Vec::new(), count: None, amendment: None }
+        let (severity, remedy) = (code.entry().severity, code.remedy());
+        Finding { code, severity, subject, evidence, ids: Vec::new(), count: None, remedy, amendment: None }
     }
 
     /// The same with another gravity.
@@ -43,6 +45,11 @@ impl Finding {
     /// The same with the records it is about.
     pub fn with_ids(self, ids: Vec<String>) -> Finding {
         Finding { count: Some(ids.len() as u64), ids, ..self }
+    }
+
+    /// The same with another remedy.
+    pub fn with_remedy(self, remedy: Remedy) -> Finding {
+        Finding { remedy, ..self }
     }
 
     /// The same with what sets it right.

@@ -3,6 +3,7 @@
 //! Each layer of the store has its file here, from the pages of the database up to what lies in the directory. A quick
 //! check asks what can be asked without reading the rows; a deep one reads everything.
 
+mod adopt;
 mod code;
 mod collections;
 mod database;
@@ -16,7 +17,7 @@ mod sequences;
 pub use code::{Code, Remedy, Severity};
 pub use finding::Finding;
 
-use super::{Amendment, Collection, Error, Pages, Preparation, Source, find_database};
+use super::{Amendment, Collection, Error, Limits, Pages, Preparation, Source, Survey, find_database, survey};
 use std::path::Path;
 
 /// How much is read.
@@ -44,47 +45,51 @@ pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut(
     let original = find_database(palace)?;
     let mut findings = database::file(&original)?;
     let source = open(palace, scratch, depth, &original, &mut findings)?;
-    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, scratch, depth, watch).map_err(Some) };
-    findings.extend(match looked {
-        Ok(found) => found,
-        Err(Some(error)) if !error.is_damage() => return Err(error),
-        Err(error) => {
-            let met = error.map(|error| Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
-            let source = Source::open(palace, scratch, &salvaged())?;
-            let mut found = look_at_contents(&source, depth, watch)?;
-            found.extend(met);
-            found
+    let format = Some(source.format.name.clone());
+    let looked = match is_damaged(&findings) {
+        true => look_at_contents(source, scratch, depth, &findings, watch),
+        false => look(source, scratch, depth, watch),
+    };
+    let above = match looked {
+        Err(error) if error.is_damage() && !is_damaged(&findings) => {
+            findings.push(Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
+            look_at_contents(Source::open(palace, scratch, &salvaged())?, scratch, depth, &findings, watch)?
         }
-    });
+        looked => looked?,
+    };
+    findings.extend(above);
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
-    Ok(Checked { format: Some(source.format.name.clone()), findings })
+    Ok(Checked { format, findings })
 }
 
 /// Every layer of a database that SQLite can read.
-fn look(source: &Source, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
-    let mut findings = database::schema(source)?;
-    if findings.iter().any(|finding| finding.code == Code::DatabaseSchema) {
-        // The other layers read a copy in which nothing is missing.
-        let only = |finding: &Finding| finding.code == Code::DatabaseSchema;
-        let whole = Source::open(&source.directory, scratch, &Preparation::of(&findings, &only))?;
-        findings.extend(look_at_contents(&whole, depth, watch)?);
-    } else {
-        findings.extend(fulltext::check(source, scratch, depth)?);
-        findings.extend(look_at_contents(source, depth, watch)?);
-    }
+fn look(source: Source, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
+    let mut findings = database::schema(&source)?;
+    let source = sound(source, scratch, &findings, &[Code::DatabaseSchema])?;
+    findings.extend(fulltext::check(&source, scratch, depth)?);
+    let above = look_at_contents(source, scratch, depth, &findings, watch)?;
+    findings.extend(above);
     Ok(findings)
 }
 
 /// The layers above the database itself. What a salvaged copy has by way of schema and full-text index says nothing.
-fn look_at_contents(source: &Source, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
-    let collections = Collection::all(source)?;
-    let mut findings = collections::check(source, &collections)?;
-    findings.extend(sequences::check(source, &collections)?);
+/// `below` is what has been found so far.
+fn look_at_contents(
+    source: Source,
+    scratch: &Path,
+    depth: Depth,
+    below: &[Finding],
+    watch: &mut dyn FnMut(),
+) -> Result<Vec<Finding>, Error> {
+    let mut findings = collections::structure(&source, &Collection::all(&source)?)?;
+    let source = sound(source, scratch, &[below, &findings].concat(), &STRUCTURE)?;
+    let collections = Collection::all(&source)?;
+    findings.extend(rows(&source, &collections)?);
     findings.extend(match depth {
-        Depth::Quick | Depth::Pages => segments::check(source, &collections)?,
-        Depth::Deep => records::check(source, watch)?,
+        Depth::Quick | Depth::Pages => segments::check(&source, &collections)?,
+        Depth::Deep => records::check(&source, &survey(&source, Limits::default(), watch)?)?,
     });
-    findings.extend(directory::check(source)?);
+    findings.extend(directory::check(&source)?);
     Ok(findings)
 }
 
@@ -94,6 +99,34 @@ fn is_damaged(findings: &[Finding]) -> bool {
 
 fn salvaged() -> Preparation {
     Preparation { pages: Pages::Salvaged, amendments: Vec::new() }
+}
+
+/// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
+pub(super) fn again(source: &Source, survey: &Survey, scratch: &Path) -> Result<Vec<Finding>, Error> {
+    let collections = Collection::all(source)?;
+    let mut findings = database::schema(source)?;
+    findings.extend(collections::structure(source, &collections)?);
+    findings.extend(rows(source, &collections)?);
+    findings.extend(fulltext::check(source, scratch, Depth::Deep)?);
+    findings.extend(records::check(source, survey)?);
+    Ok(findings)
+}
+
+/// Catalogue, numbers and queue.
+fn rows(source: &Source, collections: &[Collection]) -> Result<Vec<Finding>, Error> {
+    let mut findings = collections::check(source, collections)?;
+    findings.extend(sequences::check(source, collections)?);
+    Ok(findings)
+}
+
+/// What the other layers cannot be understood without.
+const STRUCTURE: [Code; 3] = [Code::DatabaseSchema, Code::CollectionSegments, Code::CollectionDimension];
+
+/// What is looked at next reads a copy in which findings of these kinds are mended.
+fn sound(source: Source, scratch: &Path, findings: &[Finding], codes: &[Code]) -> Result<Source, Error> {
+    let is_mended = |finding: &Finding| codes.contains(&finding.code);
+    let preparation = Preparation::of(findings, &is_mended);
+    if preparation.amendments.is_empty() { Ok(source) } else { Source::open(&source.directory, scratch, &preparation) }
 }
 
 /// Opens the database as it has to be read, and says what is wrong with its pages.
@@ -112,7 +145,7 @@ fn open(
             if depth != Depth::Quick {
                 findings.extend(database::pages(&source.database)?);
             }
-            Ok(source)
+            if is_damaged(findings) { Source::open(palace, scratch, &salvaged()) } else { Ok(source) }
         }
         Err(error) if error.is_damage() => {
             let evidence = format!("{}: {error}", original.display());

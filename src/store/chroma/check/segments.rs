@@ -28,6 +28,7 @@ pub(super) fn finding(source: &Source, collection: &Collection, unsound: &Unsoun
         Part::Links => Code::IndexLinks,
         Part::Sparse => Code::IndexSparse,
         Part::Pickle => Code::IndexPickle,
+        Part::Vectors => Code::VectorChanged,
         Part::Dimension | Part::Records => Code::IndexDiverged,
     };
     Finding::new(code, &*collection.name, format!("{}: {}", directory.display(), unsound.what))
