@@ -153,6 +153,20 @@ fn hole_in_the_links_is_read_or_copied() {
     assert!(!findings(&run, Depth::Deep).iter().any(is_left), "{run:#?}");
 }
 
+/// A disk that was full has left a file of no bytes. The segments still hold vectors, and an empty palace in its place
+/// would be taken for all there is.
+#[test]
+fn empty_database_is_taken_for_an_empty_palace() {
+    let arena = Arena::new("1.5.9");
+    fs::write(arena.database(), b"").expect("a file");
+    let before = surroundings(&arena);
+    for arguments in [&["check"][..], &["repair", "--yes", "--accept-loss"], &["rebuild", "--yes", "--accept-loss"]] {
+        let run = arena.run(arguments);
+        assert!(matches!(run.code, Some(3 | 5)), "{run:#?}");
+        before.assert_untouched(&surroundings(&arena), "an empty database");
+    }
+}
+
 /// `--json` is for programs; a person reads the same in words.
 #[test]
 fn person_is_told_less_than_a_program() {

@@ -37,11 +37,6 @@ pub(super) const CLASSES: &[Class] = &[
     })
     .also(AFTER_LOST_PAGES)
     .losing(60, 60),
-    Class::quick("the database is empty", &["database-header|database-truncated"], |case| {
-        truncate(&case.arena.database(), 0, 1);
-    })
-    .also(AFTER_LOST_PAGES)
-    .for_a_person(),
     table_page("a page of the embeddings is zero", |case| zero_middle(case, "embeddings", "leaf")).and_on(LARGER),
     table_page("a page of the metadata is zero", |case| zero_middle(case, "embedding_metadata", "leaf")).and_on(OLDER),
     table_page("an inner page of the metadata is zero", |case| zero_middle(case, "embedding_metadata", "internal"))
@@ -124,9 +119,9 @@ const fn table_page(name: &'static str, inject: fn(&mut Case)) -> Class {
     Class::deep(name, &["database-page"], inject).also(AFTER_LOST_PAGES).losing(60, 60)
 }
 
-/// A page of an index holds nothing that the table does not.
+/// A page of an index holds nothing that the table does not. Whose page it is, only a deep check can say.
 const fn index_page(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::deep(name, &["database-index"], inject)
+    Class::deep(name, &["database-index"], inject).also(&["database-page"])
 }
 
 fn middle(case: &Case, name: &str, kind: &str) -> u64 {

@@ -65,12 +65,12 @@ pub(super) const CLASSES: &[Class] = &[
         case.overwrite(&path, element.at / element.size * 4, &f32::NAN.to_le_bytes());
     })
     .also(&["vector-changed", "vector-missing"])
-    .losing(1, 0),
+    .for_a_person(),
     // The links.
-    links("an index's upper links are cut short", |case| cut(case, "link_lists.bin", 1, 2)),
+    deep_links("an index's upper links are cut short", |case| cut(case, "link_lists.bin", 1, 2)),
     links("an index's upper links are empty", |case| cut(case, "link_lists.bin", 0, 1)).and_on(OLDER),
     links("an index's upper links are missing", |case| remove(case, "link_lists.bin")),
-    links("an index's upper links are longer than memory", |case| {
+    deep_links("an index's upper links are longer than memory", |case| {
         let path = case.index(DRAWERS).join("link_lists.bin");
         case.overwrite(&path, 0, &2_667_577_848_u32.to_le_bytes());
     }),
