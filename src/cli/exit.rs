@@ -36,7 +36,9 @@ impl Exit {
             Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,
             Error::Interrupted { .. } => Exit::Interrupted,
-            Error::Refused { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } => Exit::Refused,
+            Error::Refused { .. } | Error::MovedAway { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } => {
+                Exit::Refused
+            }
             Error::TwoInterrupted { .. } | Error::Unclear { .. } => Exit::Refused,
             Error::NoOperation { .. } => Exit::Usage,
         }

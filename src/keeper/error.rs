@@ -105,6 +105,19 @@ pub enum Error {
         /// What is in it.
         names: Vec<String>,
     },
+    /// There is no palace, and beside it lies one that MemPalace moved away.
+    #[error(
+        "there is no palace in {}, but MemPalace left one beside it: {}. Its migration or rebuild was cut short. Move it \
+         back to where it was, then run: palacekeeper check --deep. Nothing was touched",
+        palace.display(),
+        copies.iter().map(|copy| copy.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    MovedAway {
+        /// Where the palace should be.
+        palace: PathBuf,
+        /// Where one is.
+        copies: Vec<PathBuf>,
+    },
     /// A palace has two keeps.
     #[error(
         "the palace has two keeps, {} and {}; move one of them away, then try again. Nothing was touched",

@@ -213,6 +213,14 @@ fn ended(folder: &Folder, operation: &Operation<Step>, tail: Tail, outcome: Outc
 
 /// The real directory behind a path: what is renamed and locked is the palace, never a link to it.
 pub(crate) fn resolve(palace: &Path) -> Result<PathBuf, Error> {
+    let has_database = |directory: &Path| directory.join(chroma::DATABASE).symlink_metadata().is_ok();
+    if !has_database(palace) {
+        let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
+        let copies: Vec<PathBuf> = chroma::copies(&palace).into_iter().filter(|copy| has_database(copy)).collect();
+        if !copies.is_empty() {
+            return Err(Error::MovedAway { palace, copies });
+        }
+    }
     let real = palace.canonicalize().map_err(|_| chroma::Error::NoDirectory(palace.to_owned()))?;
     match real.is_dir() {
         true => Ok(real),

@@ -98,7 +98,8 @@ impl Desk<'_> {
             return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
         }
         // What a cut-short MemPalace left is only put in order where that was asked for.
-        let preparation = Preparation::of(&checked.findings, &|finding| finding.code != Code::LeftoverCollection);
+        let is_leftover = |code| matches!(code, Code::LeftoverCollection | Code::LeftoverRicher);
+        let preparation = Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code));
         let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
             let order = rebuild::Order { preparation: reading(&preparation), mended: Vec::new() };
             rebuild::plan(source.format(), order, files, survey)
@@ -110,7 +111,9 @@ impl Desk<'_> {
         let files = self.files()?;
         let checked = check::check(self.palace, self.scratch, Depth::Deep, watch)?;
         let is_clear = !checked.findings.iter().any(hides_records);
-        let is_asked = |finding: &Finding| wanted.is_empty() || wanted.contains(&finding.code) || is_needed(finding);
+        // What a copy has and the palace has not may have been deleted: it comes back only where that was asked for.
+        let is_meant = |finding: &Finding| wanted.is_empty() && finding.code != Code::LeftoverRicher;
+        let is_asked = |finding: &Finding| is_meant(finding) || wanted.contains(&finding.code) || is_needed(finding);
         let is_wanted = |finding: &Finding| is_clear && is_mendable(finding) && is_asked(finding);
         let preparation = Preparation::of(&checked.findings, &is_wanted);
         let (mut mended, mut left): (Vec<_>, Vec<_>) = checked.findings.into_iter().partition(|one| is_wanted(one));
@@ -223,7 +226,7 @@ fn is_of_index(amendment: &Amendment) -> bool {
 
 fn reading(preparation: &Preparation) -> Preparation {
     let amendments = preparation.amendments.iter().filter(|amendment| !is_of_index(amendment));
-    Preparation { pages: preparation.pages, amendments: amendments.cloned().collect() }
+    Preparation { amendments: amendments.cloned().collect(), ..preparation.clone() }
 }
 
 fn restored(survey: &Survey) -> Vec<(String, u64)> {

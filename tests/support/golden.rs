@@ -132,7 +132,7 @@ fn chroma_steps() -> Vec<chroma::Step> {
     let batch = Batch { first: 1, last: 100, records: 99, bytes: 1 << 20 };
     let expected: Expected = plain(
         r#"{"collections":[{"records":99,"vectors":98,"pending":1,"digest":[1,2,3,18446744073709551615]}],
-            "unowned":{"records":0,"vectors":0,"pending":0,"digest":[0,0,0,0]},"bytes":4096,"left":2}"#,
+            "unowned":{"records":0,"vectors":0,"pending":0,"digest":[0,0,0,0]},"bytes":4096,"left":2,"mended":["writes-vanish"]}"#,
     );
     let donor = Donor {
         id: "f".into(),
@@ -158,7 +158,11 @@ fn chroma_steps() -> Vec<chroma::Step> {
         collections: routes.iter().cloned().map(collection).collect(),
     };
     vec![
-        chroma::Step::CreateStore(blueprint(Preparation { pages: Pages::Salvaged, amendments })),
+        chroma::Step::CreateStore(blueprint(Preparation {
+            pages: Pages::Salvaged,
+            amendments,
+            adopted: vec!["palace.old".into()],
+        })),
         chroma::Step::UpsertBatch(batch),
         chroma::Step::QueueBatch(QueueBatch { first: 1, last: 300, rows: 299, bytes: 70_000 }),
         chroma::Step::Sentinel { collection: 1, sequence: 300 },

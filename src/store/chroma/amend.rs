@@ -19,6 +19,8 @@ pub struct Preparation {
     pub pages: Pages,
     /// What is set right in a copy before anything is read.
     pub amendments: Vec<Amendment>,
+    /// Names of directories beside the palace whose records are taken over, where the palace has not got them.
+    pub adopted: Vec<String>,
 }
 
 /// Whether SQLite can read a database.

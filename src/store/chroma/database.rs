@@ -9,7 +9,7 @@ use super::error::{During, Error};
 use super::file;
 use super::format::Fit;
 use super::salvage::{Salvaged, salvage};
-use super::{Collection, DATABASE, Format, Loss};
+use super::{Collection, DATABASE, Format, Loss, copies, spare};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -39,6 +39,8 @@ pub struct Source {
     elsewhere: Option<PathBuf>,
     /// Collections that were merged into others, each with the UUID of that other one.
     merged: Vec<(String, Donor)>,
+    /// Copies of the palace that are read beside it.
+    copies: Vec<Source>,
     /// What a salvage of its pages lost and found.
     salvaged: Salvaged,
     /// Holds the copy, and removes it.
@@ -54,7 +56,8 @@ impl Source {
         }
         let (copy, path, salvaged) = scratch_copy(&original, scratch, preparation)?;
         let source = Source::read(directory, path, Some(copy), preparation.merged())?;
-        Ok(Source { salvaged, ..source })
+        let copies = open_copies(directory, scratch, preparation)?;
+        Ok(Source { salvaged, copies, ..source })
     }
 
     /// Reads a database that is at rest.
@@ -77,6 +80,7 @@ impl Source {
             merged,
             salvaged: Salvaged::default(),
             _scratch: scratch,
+            copies: Vec::new(),
         })
     }
 
@@ -93,6 +97,11 @@ impl Source {
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub fn restored(&self) -> impl Iterator<Item = (String, u64)> {
         self.salvaged.restored.iter().map(|(what, count)| (what.clone(), *count))
+    }
+
+    /// Copies of the palace that are read beside it.
+    pub(super) fn copies(&self) -> &[Source] {
+        &self.copies
     }
 
     /// Collections whose records have gone over to this one, as they were.
@@ -196,7 +205,20 @@ pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparati
     prepare(&connection).during(copy, "opening it")?;
     let (format, _) = Format::detect(&connection, original)?;
     amend::amend(&mut connection, copy, format, &preparation.amendments)?;
+    let (palace, scratch) = (original.parent().unwrap_or(original), copy.parent().unwrap_or(copy));
+    for adopted in open_copies(palace, scratch, preparation)? {
+        copies::adopt(&mut connection, copy, &adopted, format)?;
+    }
     Ok(salvaged)
+}
+
+/// Opens the copies that a preparation names.
+fn open_copies(palace: &Path, scratch: &Path, preparation: &Preparation) -> Result<Vec<Source>, Error> {
+    let open = |name: &String| {
+        let copy = spare::copy_named(palace, name).ok_or_else(|| Error::Journal(format!("a copy “{name}”")))?;
+        Source::open(&copy, scratch, &Preparation::default())
+    };
+    preparation.adopted.iter().map(open).collect()
 }
 
 /// Rolls back or forward what a killed process left half done.

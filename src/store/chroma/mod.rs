@@ -8,6 +8,7 @@ mod blueprint;
 mod catalog;
 pub mod check;
 mod claims;
+mod copies;
 mod database;
 mod digest;
 mod error;

@@ -37,6 +37,11 @@ pub fn copies(palace: &Path) -> Vec<PathBuf> {
     })
 }
 
+/// The copy of this name beside a palace; no other directory is ever read because of a name (invariant I17).
+pub(super) fn copy_named(palace: &Path, wanted: &str) -> Option<PathBuf> {
+    copies(palace).into_iter().find(|copy| name(copy) == wanted)
+}
+
 fn directories_in(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_directory(path)).collect();

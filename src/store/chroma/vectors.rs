@@ -31,7 +31,14 @@ pub(super) struct Vectors {
     /// The highest number of a write that the segment knows of.
     pub(super) persisted: i64,
     /// Other places that hold vectors of these records, asked in this order where this one has none.
-    spares: Vec<Vectors>,
+    spares: Vec<Spare>,
+}
+
+/// Another place that holds vectors.
+struct Spare {
+    /// Which copy of the palace it is in, if it is in one.
+    copy: Option<usize>,
+    vectors: Vectors,
 }
 
 /// Where a vector was found.
@@ -87,12 +94,18 @@ impl Vectors {
         let mut vectors = Vectors::of(source, collection, collection.segment_directory(source))?;
         vectors.read_queue(source).during(&source.database, "reading its queue")?;
         for donor in source.donors_of(collection) {
-            vectors.spares.push(Vectors::find(source, &donor)?);
+            vectors.spares.push(Spare { copy: None, vectors: Vectors::find(source, &donor)? });
+        }
+        for (index, copy) in source.copies().iter().enumerate() {
+            let mut same = Collection::all(copy)?.into_iter().filter(|other| other.name == collection.name);
+            if let Some(other) = same.next().filter(|other| other.shape.space == collection.shape.space) {
+                vectors.spares.push(Spare { copy: Some(index), vectors: Vectors::find(copy, &other)? });
+            }
         }
         if !vectors.unsound.is_empty() || vectors.lacks_some(source)? {
             let segment = collection.vector.as_deref().into_iter();
             for directory in segment.flat_map(|segment| spare::directories(source.palace(), segment)) {
-                vectors.spares.push(Vectors::of(source, collection, Some(directory))?);
+                vectors.spares.push(Spare { copy: None, vectors: Vectors::of(source, collection, Some(directory))? });
             }
         }
         Ok(vectors)
@@ -178,8 +191,12 @@ impl Vectors {
             (None, None) => {}
         }
         for spare in &self.spares {
-            if let Some(vector) = spare.get(source, id)?.filter(is_sound) {
-                return Ok(Some(Vector { origin: Origin::Spare(spare.place()), fault, ..vector }));
+            let from = spare.copy.map_or(source, |index| &source.copies()[index]);
+            let has_dimension =
+                |vector: &Vector| self.collection.dimension.is_none_or(|n| vector.stored.len() as i64 == n);
+            let found = spare.vectors.get(from, id)?.filter(|vector| is_sound(vector) && has_dimension(vector));
+            if let Some(vector) = found {
+                return Ok(Some(Vector { origin: Origin::Spare(spare.vectors.place()), fault, ..vector }));
             }
         }
         Ok(stored)

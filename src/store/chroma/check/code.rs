@@ -218,10 +218,11 @@ codes! {
         "It may hold the only copy of records. Do not run mempalace repair: it would delete them.", "everything";
     LeftoverCopy "leftover-copy" Note Remedy::Nothing,
         "A copy that MemPalace made lies beside the palace.",
-        "The palace has everything that is in it; the copy only takes space.", "everything";
+        "What can be read of it is in the palace as well; the copy only takes space.", "everything";
     LeftoverRicher "leftover-richer" Warning Remedy::Rebuild,
         "A copy that MemPalace made holds records that the palace has not.",
-        "An operation was cut short, and this copy may be the only one of these records.", "everything";
+        "They were deleted since, or an operation was cut short and this copy is the only one of them. Repair takes them over \
+         only when it is asked to, with --only leftover-richer.", "everything";
     OperationInterrupted "operation-interrupted" Warning Remedy::Recover,
         "An operation of palacekeeper was cut short.",
         "Nothing is lost; recovery finishes or undoes it.", "everything";

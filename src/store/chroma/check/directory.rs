@@ -3,11 +3,12 @@
 use super::code::Code;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
-use crate::store::chroma::{Source, spare};
+use crate::store::chroma::{Preparation, Source, copies, spare};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-pub(super) fn check(source: &Source) -> Result<Vec<Finding>, Error> {
+pub(super) fn check(source: &Source, scratch: &Path) -> Result<Vec<Finding>, Error> {
     let nameless = nameless(source).during(&source.database, "reading its segments")?;
     let orphan = |name: String| Finding::new(Code::SegmentOrphan, name, "no row of segments names it");
     let mut findings: Vec<Finding> = nameless.into_iter().map(orphan).collect();
@@ -15,7 +16,27 @@ pub(super) fn check(source: &Source) -> Result<Vec<Finding>, Error> {
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         findings.push(Finding::new(Code::SegmentQuarantined, name, directory.display().to_string()));
     }
+    findings.extend(spare::copies(&source.directory).iter().map(|copy| compared(source, copy, scratch)));
     Ok(findings)
+}
+
+/// A copy, and whether it holds what the palace has not.
+fn compared(source: &Source, copy: &Path, scratch: &Path) -> Finding {
+    let name = copy.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let surplus = Source::open(copy, scratch, &Preparation::default()).and_then(|copy| copies::surplus(source, &copy));
+    match surplus {
+        Ok(surplus) if surplus.ids.is_empty() && surplus.pending == 0 => {
+            Finding::new(Code::LeftoverCopy, name, format!("{}: the palace has all of it", copy.display()))
+        }
+        Ok(surplus) => {
+            let (ids, pending) = (surplus.ids.len(), surplus.pending);
+            let evidence = format!("{}: {ids} records, {pending} writes that wait", copy.display());
+            Finding::new(Code::LeftoverRicher, name, evidence).with_ids(surplus.ids)
+        }
+        Err(error) => {
+            Finding::new(Code::LeftoverCopy, name, format!("{}: it cannot be compared: {error}", copy.display()))
+        }
+    }
 }
 
 /// Directories under a UUID that no row of segments names, in the order of their names.

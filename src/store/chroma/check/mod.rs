@@ -89,7 +89,7 @@ fn look_at_contents(
         Depth::Quick | Depth::Pages => segments::check(&source, &collections)?,
         Depth::Deep => records::check(&source, &survey(&source, Limits::default(), watch)?)?,
     });
-    findings.extend(directory::check(&source)?);
+    findings.extend(directory::check(&source, scratch)?);
     Ok(findings)
 }
 
@@ -98,7 +98,7 @@ fn is_damaged(findings: &[Finding]) -> bool {
 }
 
 fn salvaged() -> Preparation {
-    Preparation { pages: Pages::Salvaged, amendments: Vec::new() }
+    Preparation { pages: Pages::Salvaged, ..Preparation::default() }
 }
 
 /// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
@@ -161,8 +161,10 @@ impl Preparation {
     pub fn of(findings: &[Finding], is_wanted: &dyn Fn(&Finding) -> bool) -> Preparation {
         let is_damaged = is_damaged(findings);
         let wanted = findings.iter().filter(|finding| is_wanted(finding));
+        let richer = wanted.clone().filter(|finding| finding.code == Code::LeftoverRicher);
+        let adopted = richer.map(|finding| finding.subject.clone()).collect();
         let mut amendments: Vec<Amendment> = wanted.filter_map(|finding| finding.amendment.clone()).collect();
         amendments.dedup();
-        Preparation { pages: if is_damaged { Pages::Salvaged } else { Pages::Sound }, amendments }
+        Preparation { pages: if is_damaged { Pages::Salvaged } else { Pages::Sound }, amendments, adopted }
     }
 }
