@@ -20,7 +20,7 @@ fn several_damages_at_once_cost_more_than_each() {
     for damages in [
         &["both numbers of a collection are poisoned", "an index counts more elements than there can be"][..],
         &["the full-text index is not registered", "a page of the index of strings is zero", "a migration is missing"],
-        &["an index's upper links are empty", "metadata belong to no record", "a number is a word"],
+        &["an index's upper links are empty", "a document is missing in the full-text index", "a number is a word"],
         &["a collection does not know its dimension", "an index's header is scrambled"],
         &["the database's header is scrambled", "an index's upper links are cut short"],
         &["a writer was killed in a transaction", "an index's pickle knows labels one way only"],
@@ -88,7 +88,13 @@ fn palace_that_is_gone_is_not_found_again() {
         assert!(said(&run).contains("palace.old"), "nobody is told where the palace is: {run:#?}");
         tree.assert_untouched(&surroundings(&arena), "a check");
     }
-    arena.run(&REPAIR).expect(0);
+    let run = arena.run(&REPAIR);
+    if run.code == Some(5) {
+        assert!(said(&run).contains("palace.old"), "nobody is told where the palace is: {run:#?}");
+        tree.assert_untouched(&surroundings(&arena), "a repair that is left to a person");
+        return;
+    }
+    run.expect(0);
     before.assert_equals(&Content::of(&arena.palace()), "the palace that was found again");
     assert_eq!(check(&arena, Depth::Deep).iter().filter(|one| is_left(one)).count(), 0);
 }
@@ -100,9 +106,15 @@ fn empty_directory_hides_the_old_palace() {
     let before = Content::of(&arena.palace());
     fs::rename(arena.palace(), arena.root().join("palace.old")).expect("the palace can be renamed");
     fs::create_dir(arena.palace()).expect("a directory");
+    let tree = surroundings(&arena);
     let run = arena.run(&["check", "--json"]);
     assert!(run.code != Some(0) && said(&run).contains("palace.old"), "{run:#?}");
-    arena.run(&REPAIR).expect(0);
+    let run = arena.run(&REPAIR);
+    if run.code == Some(5) {
+        tree.assert_untouched(&surroundings(&arena), "a repair that is left to a person");
+        return;
+    }
+    run.expect(0);
     before.assert_equals(&Content::of(&arena.palace()), "the palace that was found again");
 }
 

@@ -83,6 +83,8 @@ pub(crate) enum Mend {
     Note,
     /// Only a person can mend it; nothing is touched.
     Person,
+    /// It brings everything back, or leaves that to a person and touches nothing.
+    WholeOrPerson,
 }
 
 impl Class {
@@ -119,6 +121,10 @@ impl Class {
 
     const fn noted(self) -> Class {
         Class { mend: Mend::Note, ..self }
+    }
+
+    const fn perhaps_for_a_person(self) -> Class {
+        Class { mend: Mend::WholeOrPerson, ..self }
     }
 
     const fn for_a_person(self) -> Class {

@@ -173,7 +173,8 @@ fn plan(case: &Case) {
 fn mend(class: &Class, case: &Case, outcome: &mut Outcome) {
     let before = surroundings(&case.arena);
     let mut run = case.arena.run(&REPAIR);
-    if class.mend == Mend::Person {
+    let is_left = class.mend == Mend::WholeOrPerson && run.code == Some(5);
+    if class.mend == Mend::Person || is_left {
         return refuse(class, case, &before, &run, outcome);
     }
     if run.code == Some(5) && matches!(class.mend, Mend::Lossy { .. }) {

@@ -67,7 +67,7 @@ pub(super) const CLASSES: &[Class] = &[
 const TEMPORARY: &str = "mempalace_drawers__repair_tmp";
 
 const fn copy(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::quick(name, &["leftover-copy"], inject).also(&["segment-orphan"])
+    Class::quick(name, &["leftover-copy|leftover-richer"], inject).also(&["segment-orphan"]).perhaps_for_a_person()
 }
 
 impl Case {

@@ -78,13 +78,15 @@ pub(super) const CLASSES: &[Class] = &[
                          FROM collections WHERE name = 'mempalace_drawers'";
             assert_eq!(super::means::one::<String>(&arena.palace(), space), "cosine", "the space");
         });
-    }),
+    })
+    .perhaps_for_a_person(),
     collection("a collection of 0.6.3 has become one of l2", &["collection-space"], |case| {
         let vector = segment(DRAWERS, "VECTOR");
         case.sql(&format!("DELETE FROM segment_metadata WHERE segment_id = {vector} AND key = 'hnsw:space';"));
         case.assert_rows(&format!("segment_metadata WHERE segment_id = {vector} AND key = 'hnsw:space'"), 0);
     })
-    .on("chroma-0.6.3"),
+    .on("chroma-0.6.3")
+    .perhaps_for_a_person(),
     collection("a collection does not know its dimension", &["collection-dimension"], |case| {
         case.sql("UPDATE collections SET dimension = NULL WHERE name = 'mempalace_drawers';");
         case.assert_rows("collections WHERE dimension IS NULL", 2);
