@@ -4,6 +4,7 @@
     judge.py compare A B [--ulps N] [--any-order]
                                          compare two dumps (JSON, or gzip of JSON)
     judge.py exercise PALACE             change every collection, reopen, and find exactly the changes
+    judge.py mended ORIGINAL PALACE...   compare every palace with the original, write to it, and find what was written
     judge.py mempalace PALACE            let mempalace read the palace and compare with what chromadb reads
 
 Each command prints one JSON object and exits 0, or names the difference on standard error and exits 1. chromadb writes
@@ -58,8 +59,12 @@ def require(condition, complaint):
 
 
 def in_new_process(function, *arguments):
-    """Run a function in a fresh process: nothing that an earlier client cached can answer, and a crash is survived."""
-    context = multiprocessing.get_context("spawn")
+    """Run a function in a fresh process: nothing that an earlier client cached can answer, and a crash is survived.
+
+    It is forked from a process that has imported chromadb and done nothing else.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["snapshot"])
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(function, *arguments).result()
@@ -362,6 +367,39 @@ def database_of(palace):
     return contextlib.closing(sqlite3.connect(palace / "chroma.sqlite3"))
 
 
+# mended
+
+
+def judge_mended(original, palaces):
+    """Judge many palaces that were damaged and mended; what is wrong with each, or that it is as the original."""
+    before = dump(original)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        verdicts = dict(zip(map(str, palaces), pool.map(lambda palace: verdict_on(palace, before), palaces)))
+    return {"verdicts": verdicts}
+
+
+def verdict_on(palace, before):
+    try:
+        compare(before, dump(palace))
+        with copy_of(palace) as copy:
+            changes = in_new_process(make_small_changes, copy)
+            in_new_process(find_again, copy, changes)
+    except Exception as error:  # whatever a client raises is a verdict on the palace
+        return f"{type(error).__name__}: {error}"
+    return "content"
+
+
+def make_small_changes(palace):
+    """Add, update, upsert and delete a few records in every collection; return what must be found afterwards."""
+    client = open_client(palace)
+    changes = {}
+    for collection in collections_of(client):
+        changes[collection.name] = change_collection(collection)
+        find_written(collection, changes[collection.name])
+    client.close()
+    return changes
+
+
 # mempalace
 
 
@@ -478,6 +516,9 @@ def parse_arguments():
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("dump", "exercise", "mempalace"):
         commands.add_parser(name).add_argument("palace", type=Path)
+    mended = commands.add_parser("mended")
+    mended.add_argument("original", type=Path)
+    mended.add_argument("palaces", type=Path, nargs="+")
     comparison = commands.add_parser("compare")
     comparison.add_argument("a", type=Path)
     comparison.add_argument("b", type=Path)
@@ -491,6 +532,8 @@ def main():
     try:
         if arguments.command == "compare":
             verdict = compare(read_dump(arguments.a), read_dump(arguments.b), arguments.ulps, arguments.any_order)
+        elif arguments.command == "mended":
+            verdict = judge_mended(arguments.original, arguments.palaces)
         else:
             command = {"dump": dump, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
             verdict = command(arguments.palace)

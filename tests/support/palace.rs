@@ -3,10 +3,12 @@
 
 #![allow(unused_imports, reason = "every test program compiles all of this and uses a part")]
 
+mod catalogue;
 mod content;
 mod damage;
 mod expected;
 mod ground;
+mod judge;
 mod mount;
 mod pickle;
 mod rows;
@@ -15,17 +17,21 @@ mod strace;
 mod sweep;
 mod trees;
 mod vectors;
+mod ward;
 
+pub(crate) use catalogue::{Case, Class, Depth, GROUPS, Mend, class};
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
 pub(crate) use expected::assert_as_expected;
 pub(crate) use ground::{Ground, Indexes, REBUILD, RECOVER, RESUME, kill, try_to_kill};
+pub(crate) use judge::Judge;
 pub(crate) use mount::Mount;
 pub(crate) use rows::{Row, Rows, Verdict};
 pub(crate) use scene::{Scene, store_inodes};
 pub(crate) use strace::{Call, Injection, Landed, Point, Strace, calls_of};
 pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
 pub(crate) use trees::{Kind, Node, Tree};
+pub(crate) use ward::{Finding, Outcome, check, findings, is_tolerated, surroundings, treat};
 
 use std::ffi::OsString;
 use std::io::Write;

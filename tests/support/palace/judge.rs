@@ -1,0 +1,88 @@
+//! The real chromadb and the real mempalace, asked what they think of a palace.
+//!
+//! They run in a virtual environment under the target directory, made once from `interop/requirements.txt`.
+//! `PALACEKEEPER_INTEROP_PYTHON` may name a Python that has them already.
+
+use super::{Arena, Run, say, skip};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The judge, and the Python that runs it.
+pub(crate) struct Judge {
+    python: PathBuf,
+}
+
+impl Judge {
+    /// Finds or makes the environment; says SKIPPED where that does not work.
+    pub(crate) fn here(what: &str) -> Option<Judge> {
+        static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        match PYTHON.get_or_init(python) {
+            Ok(python) => Some(Judge { python: python.clone() }),
+            Err(why) => {
+                skip(&format!("{what}: {why}"));
+                None
+            }
+        }
+    }
+
+    /// Everything chromadb returns for a copy of the palace.
+    pub(crate) fn dump(&self, arena: &Arena, name: &str) -> PathBuf {
+        let run = self.ask(arena, &["dump"], &[&arena.palace()]);
+        let path = arena.root().join(format!("{name}.json"));
+        fs::write(&path, run.stdout).expect("a file");
+        path
+    }
+
+    #[track_caller]
+    pub(crate) fn compare(&self, arena: &Arena, before: &Path, after: &Path, allowances: &[&str]) {
+        let compared = self.ask(arena, &[&["compare"], allowances].concat(), &[before, after]).json();
+        assert!(compared["records"].as_u64().is_some_and(|records| records > 0), "nothing was compared: {compared}");
+    }
+
+    /// Runs a command of the judge, which has to be content.
+    #[track_caller]
+    pub(crate) fn ask(&self, arena: &Arena, arguments: &[&str], paths: &[&Path]) -> Run {
+        self.run(arena, arguments, paths).expect(0)
+    }
+
+    pub(crate) fn run(&self, arena: &Arena, arguments: &[&str], paths: &[&Path]) -> Run {
+        let mut command = Command::new(&self.python);
+        command.arg(interop().join("judge.py")).args(arguments).args(paths);
+        arena.confine(&mut command);
+        Run::of(&mut command)
+    }
+}
+
+fn interop() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
+}
+
+fn python() -> Result<PathBuf, String> {
+    if let Some(python) = std::env::var_os("PALACEKEEPER_INTEROP_PYTHON") {
+        return Ok(python.into());
+    }
+    let requirements = interop().join("requirements.txt");
+    let text = fs::read(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    let hash: String = Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("interop-{hash}"));
+    let python = directory.join("bin/python");
+    let complete = directory.join("complete");
+    if !complete.exists() {
+        say(&format!("making {} from {}; this takes some minutes, once", directory.display(), requirements.display()));
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "-q", "--no-deps", "-r"]).arg(&requirements))?;
+        fs::write(&complete, hash).map_err(|error| error.to_string())?;
+    }
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("{command:?}: {error}")),
+    }
+}
