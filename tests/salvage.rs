@@ -1,5 +1,5 @@
-//! Damages pages of real databases in every way that disks and dying writers do, and compares what is salvaged with what
-//! there was, row by row. `PALACEKEEPER_FAULTS=all` takes every page.
+//! Damages pages of real databases in every way that disks and dying writers do, and compares what is salvaged with
+//! what there was, row by row. `PALACEKEEPER_FAULTS=all` takes every page.
 
 mod support;
 

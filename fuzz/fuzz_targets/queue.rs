@@ -1,5 +1,5 @@
-//! Rows of `embeddings_queue`, of any kind and with any contents: the palace is checked and surveyed or refused, nothing
-//! panics, and no write that waits gets lost on the way.
+//! Rows of `embeddings_queue`, of any kind and with any contents: the palace is checked and surveyed or refused,
+//! nothing panics, and no write that waits gets lost on the way.
 //!
 //! The input is a row after another: operation, kind of vector, length of id, vector and metadata (a byte each), then
 //! these three.

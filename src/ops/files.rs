@@ -1,4 +1,5 @@
-//! What an operation reads and replaces, looked at before anything is read, so that whoever writes to it later is noticed.
+//! What an operation reads and replaces, looked at before anything is read, so that whoever writes to it later is
+//! noticed.
 
 use crate::disk::{self, Disk, Kind};
 use crate::store::chroma::{DATABASE, Survey, siblings};

@@ -89,8 +89,8 @@ fn owner(object: &Object) -> Owner {
     }
 }
 
-/// Visits the free pages (§1.5), and says what is wrong with their list. Where the header does not say where it begins, its
-/// trunks are looked for: what is free must not be taken for rows.
+/// Visits the free pages (§1.5), and says what is wrong with their list. Where the header does not say where it
+/// begins, its trunks are looked for: what is free must not be taken for rows.
 pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Faults> {
     let mut faults = Vec::new();
     if !database.has_header() {

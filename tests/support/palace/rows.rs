@@ -58,8 +58,8 @@ impl Rows {
         self.0.get(table).map_or(0, Vec::len)
     }
 
-    /// Compares what was salvaged with what there was. Rows on none of the damaged pages must be there, every missing one
-    /// must be listed, and at most `altered_max` may be other than they were.
+    /// Compares what was salvaged with what there was. Rows on none of the damaged pages must be there, every missing
+    /// one must be listed, and at most `altered_max` may be other than they were.
     pub(crate) fn judge(&self, after: &Rows, damaged: &BTreeSet<u32>, losses: &[Loss], altered_max: usize) -> Verdict {
         let ids: BTreeMap<&str, &str> =
             self.0["embeddings"].iter().map(|row| (&*row.values[0], &*row.values[2])).collect();

@@ -89,7 +89,8 @@ pub(super) fn pages(database: &Path) -> Result<Vec<Finding>, Error> {
     Ok(by_owner.into_iter().map(|(owner, faults)| of_owner(owner, &faults)).collect())
 }
 
-/// What damaged pages mean depends on whose they are: an index is made anew, and so is everything of the full-text table.
+/// What damaged pages mean depends on whose they are: an index is made anew, and so is everything of the full-text
+/// table.
 fn of_owner(owner: Owner, faults: &[String]) -> Finding {
     let (code, subject) = match owner {
         Owner::Index(name) => (Code::DatabaseIndex, name),

@@ -1,9 +1,9 @@
 //! Makes a sound database of a damaged one: everything that can be read of its pages, under the same numbers.
 //!
-//! Rows are taken in the order in which they can be trusted: from the trees that the schema names; from pages that belong
-//! to no tree any more, told by the shape of their rows; and where an index proves that something existed, from the
-//! indexes, the full-text copy of the documents, and the queue. What existed and is nowhere is listed. The damaged file is
-//! only read, and the same bytes give the same database.
+//! Rows are taken in the order in which they can be trusted: from the trees that the schema names; from pages that
+//! belong to no tree any more, told by the shape of their rows; and where an index proves that something existed,
+//! from the indexes, the full-text copy of the documents, and the queue. What existed and is nowhere is listed. The
+//! damaged file is only read, and the same bytes give the same database.
 
 mod fill;
 mod orphans;
@@ -136,8 +136,8 @@ impl Salvager<'_> {
     }
 }
 
-/// The format whose migrations the database holds; where these are lost, the one whose tables it has; where the schema is
-/// lost as well, the newest.
+/// The format whose migrations the database holds; where these are lost, the one whose tables it has; where the
+/// schema is lost as well, the newest.
 fn detect(database: &Database, objects: &[Object]) -> io::Result<&'static Format> {
     let mut rows = Vec::new();
     let mut visited = Visited::none(database);

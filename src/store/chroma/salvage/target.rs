@@ -99,8 +99,9 @@ impl Target {
         [segment, id, sequence]: [&Value; 3],
         values: &[(&str, &Value)],
     ) -> rusqlite::Result<bool> {
-        let other = "SELECT id, seq_id < ?3 FROM main.embeddings WHERE segment_id = ?1 AND embedding_id = ?2";
-        let key = params![bound(segment), bound(id), bound(sequence)];
+        let other = "SELECT id, (typeof(seq_id) = 'integer', seq_id, id) < (typeof(?3) = 'integer', ?3, ?4)
+                     FROM main.embeddings WHERE segment_id = ?1 AND embedding_id = ?2";
+        let key = params![bound(segment), bound(id), bound(sequence), rowid];
         let other = self.connection.query_row(other, key, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)));
         let Some((other, is_older)) = other.optional()?.filter(|(other, _)| *other != rowid) else { return Ok(false) };
         let text = match id {
