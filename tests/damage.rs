@@ -21,6 +21,10 @@ enum Cost {
     Some,
     /// All that only the index held.
     All,
+    /// Some of it, or nothing where the order of rows proves the rest.
+    Proved,
+    /// All of it but what the order of rows proves.
+    Unproved,
 }
 
 type Damage = (&'static str, Cost, fn(&Path));
@@ -37,13 +41,13 @@ const DAMAGES: [Damage; 12] = [
     }),
     ("data_level0.bin is cut short", Cost::Some, |index| cut_elements(index, "data_level0.bin")),
     ("length.bin is cut short", Cost::Some, |index| cut_elements(index, "length.bin")),
-    ("header.bin is garbage", Cost::All, |index| overwrite(&index.join("header.bin"), 0, &[0xa5; 100])),
-    ("header.bin is cut short", Cost::All, |index| truncate(&index.join("header.bin"), 1, 2)),
-    ("index_metadata.pickle is empty", Cost::All, |index| truncate(&index.join("index_metadata.pickle"), 0, 1)),
-    ("index_metadata.pickle is missing", Cost::All, |index| {
+    ("header.bin is garbage", Cost::Nothing, |index| overwrite(&index.join("header.bin"), 0, &[0xa5; 100])),
+    ("header.bin is cut short", Cost::Nothing, |index| truncate(&index.join("header.bin"), 1, 2)),
+    ("index_metadata.pickle is empty", Cost::Unproved, |index| truncate(&index.join("index_metadata.pickle"), 0, 1)),
+    ("index_metadata.pickle is missing", Cost::Unproved, |index| {
         std::fs::remove_file(index.join("index_metadata.pickle")).expect("it was there");
     }),
-    ("index_metadata.pickle is cut short", Cost::Some, |index| truncate(&index.join("index_metadata.pickle"), 1, 4)),
+    ("index_metadata.pickle is cut short", Cost::Proved, |index| truncate(&index.join("index_metadata.pickle"), 1, 4)),
     ("the directory is missing", Cost::All, |index| std::fs::remove_dir_all(index).expect("it was there")),
 ];
 
@@ -74,6 +78,10 @@ fn damaged_index_costs_a_vector_that_nobody_was_told_of() {
                 _ if held_by_index_only.is_empty() => {}
                 Cost::Nothing => assert_eq!(lost.len(), 0, "{what}"),
                 Cost::Some => assert!((1..held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len()),
+                Cost::Proved => assert!((0..held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len()),
+                Cost::Unproved => {
+                    assert!((1..=held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len())
+                }
                 Cost::All => assert_eq!(lost, held_by_index_only, "{what}"),
             }
             assert_indexed_anew(&before, &Content::of(&arena.palace()), &lost, &what);

@@ -146,8 +146,8 @@ pub enum Error {
     },
     /// It cannot be told which records are whose.
     #[error(
-        "“{subject}”: {evidence}. Which of them is its own cannot be told, and a new one would hide its records; nothing \
-         was touched. A person has to write the right row of segments first"
+        "“{subject}”: {evidence}. Which of them is its own cannot be told, and a new one would hide its records; \
+         nothing was touched. A person has to write the right row of segments first"
     )]
     Unclear {
         /// The collection.

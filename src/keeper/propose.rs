@@ -169,7 +169,9 @@ impl Desk<'_> {
         let source = Source::open(self.palace, self.scratch, preparation)?;
         let survey = survey(&source, limits, watch)?;
         files.look_at_segments(&disk, self.palace, &survey)?;
-        let Planned { plan, bytes_needed, blueprint, losses } = plan(&source, &files, &survey);
+        let Planned { plan, bytes_needed, blueprint, mut losses } = plan(&source, &files, &survey);
+        losses.extend(preparation.losses());
+        losses.sort();
         let collections = survey.collections.iter().zip(blueprint.collections);
         let collections = collections.map(|(one, new)| ProposedCollection {
             name: new.name,

@@ -1,4 +1,5 @@
-//! Plans the smallest repair: a copy of the database is amended and takes its place, and single segments are built anew.
+//! Plans the smallest repair: a copy of the database is amended and takes its place, and single segments are built
+//! anew.
 //!
 //! Rows, documents and sound segments stay as they are and where they are. The database is never amended in place: a
 //! transaction that a power cut leaves half done needs the very file it was working on, and this way nobody does.
@@ -35,7 +36,8 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     steps.extend(parts::build_indexes(survey, &blueprint));
     let (left, losses): (Vec<Loss>, Vec<Loss>) =
         survey.losses.iter().cloned().partition(|loss| stays(&blueprint, loss));
-    let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count(); // they are known from the counts
+    // Vectors are known from the counts.
+    let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count();
     parts::prove(&mut steps, survey, left as u64, &mended);
     let pivot = parts::commit(&mut steps, files, &blueprint);
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();

@@ -38,8 +38,8 @@ pub(super) fn build_indexes(survey: &Survey, blueprint: &Blueprint) -> Vec<Step>
     steps.collect()
 }
 
-/// The proof, and the sync that makes the database durable. `left` things stay in the new store that no plan carries over
-/// by itself; `mended` are the codes that must not be found in it again.
+/// The proof, and the sync that makes the database durable. `left` things stay in the new store that no plan carries
+/// over by itself; `mended` are the codes that must not be found in it again.
 pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64, mended: &[String]) {
     let expected = Expected {
         collections: survey.collections.iter().map(|one| ExpectedCollection::from(one.totals)).collect(),

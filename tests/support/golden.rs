@@ -132,7 +132,8 @@ fn chroma_steps() -> Vec<chroma::Step> {
     let batch = Batch { first: 1, last: 100, records: 99, bytes: 1 << 20 };
     let expected: Expected = plain(
         r#"{"collections":[{"records":99,"vectors":98,"pending":1,"digest":[1,2,3,18446744073709551615]}],
-            "unowned":{"records":0,"vectors":0,"pending":0,"digest":[0,0,0,0]},"bytes":4096,"left":2,"mended":["writes-vanish"]}"#,
+            "unowned":{"records":0,"vectors":0,"pending":0,"digest":[0,0,0,0]},"bytes":4096,"left":2,
+            "mended":["index-pickle","sequence-ahead"]}"#,
     );
     let donor = Donor {
         id: "f".into(),
@@ -151,6 +152,9 @@ fn chroma_steps() -> Vec<chroma::Step> {
         Amendment::Segment { collection: name(), scope: Scope::Vector, segment: "d".into() },
         Amendment::Rename { collection: name(), name: "memories".into() },
         Amendment::Merge { from: donor, into: name() },
+        Amendment::Unowned { table: "embedding_metadata".into(), rows: 3 },
+        Amendment::Older { rows: vec![7, 300] },
+        Amendment::Cosine { collection: name(), vector: "d".into() },
     ];
     let blueprint = |preparation| Blueprint {
         format: "1.5.9".into(),

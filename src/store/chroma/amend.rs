@@ -6,7 +6,7 @@
 use super::Collection;
 use super::error::{During, Error};
 use super::format::Format;
-use super::staging;
+use super::{leave, staging};
 use rusqlite::{Connection, Transaction, params};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -80,6 +80,25 @@ pub enum Amendment {
     },
     /// Makes the full-text index anew, from the documents.
     FullText,
+    /// Leaves out metadata of no record.
+    Unowned {
+        /// The table it is in.
+        table: String,
+        /// How many rows there are of it.
+        rows: i64,
+    },
+    /// Leaves out records that have another one of the same id which was written later.
+    Older {
+        /// Their rows in `embeddings`.
+        rows: Vec<i64>,
+    },
+    /// Writes down that a collection measures by cosine, as its vectors were stored.
+    Cosine {
+        /// The collection's UUID.
+        collection: String,
+        /// Its segment of vectors.
+        vector: String,
+    },
 }
 
 /// What a segment holds.
@@ -191,6 +210,9 @@ impl Amendment {
             }
             Amendment::Merge { from, into } => merge(transaction, &from.id, into),
             Amendment::FullText => index_anew(transaction, format),
+            Amendment::Unowned { table, .. } => leave::unowned(transaction, table),
+            Amendment::Older { rows } => leave::older(transaction, rows),
+            Amendment::Cosine { collection, vector } => leave::cosine(transaction, collection, vector),
         }
     }
 }
@@ -212,6 +234,9 @@ impl fmt::Display for Amendment {
             Amendment::Rename { name, .. } => write!(f, "give “{name}” its name back"),
             Amendment::Merge { from, .. } => write!(f, "merge “{}” into the collection it was taken from", from.name),
             Amendment::FullText => f.write_str("make the full-text index anew"),
+            Amendment::Unowned { rows, .. } => write!(f, "leave out {rows} rows of no record"),
+            Amendment::Older { rows } => write!(f, "leave out {} older copies of records", rows.len()),
+            Amendment::Cosine { .. } => f.write_str("write down that distances are cosine"),
         }
     }
 }

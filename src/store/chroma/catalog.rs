@@ -47,8 +47,8 @@ pub struct Collection {
     pub vector: Option<String>,
     /// Last write applied to the metadata; 0 where none was.
     pub metadata_sequence: i64,
-    /// Last write persisted in the HNSW files, where the database says so; less where what it says cannot be. Replaying too
-    /// much of the queue does no harm.
+    /// Last write persisted in the HNSW files, where the database says so; less where what it says cannot be. Replaying
+    /// too much of the queue does no harm.
     pub vector_sequence: Option<i64>,
 }
 
@@ -133,8 +133,8 @@ fn applied(source: &Source, segment: Option<&str>) -> Result<i64, Error> {
     }
 }
 
-/// `max_seq_id` of a segment, if there is one: the outer option. The inner one is empty where it is no number, or higher
-/// than anything that was ever written.
+/// `max_seq_id` of a segment, if there is one: the outer option. The inner one is empty where it is no number, or
+/// higher than anything that was ever written.
 fn sequence(source: &Source, segment: Option<&str>) -> Result<Option<Option<i64>>, Error> {
     let doing = "reading its sequence numbers";
     Ok(match stored_sequence(source, segment).during(&source.database, doing)? {
@@ -165,7 +165,7 @@ pub(super) fn stored_sequence(source: &Source, segment: Option<&str>) -> rusqlit
     let sql = "SELECT seq_id FROM max_seq_id WHERE segment_id = ?1";
     let value = source.connection.query_row(sql, [segment], |row| row.get::<_, Value>(0)).optional()?;
     Ok(match value {
-        None | Some(Value::Null) => Stored::Absent,
+        None => Stored::Absent,
         Some(Value::Integer(value)) => Stored::Integer(value),
         Some(Value::Blob(bytes)) => {
             bytes.try_into().map_or(Stored::Strange, |bytes| Stored::Bytes(i64::from_be_bytes(bytes)))

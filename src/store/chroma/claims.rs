@@ -1,8 +1,8 @@
 //! Whether a segment holds the writes that its number claims.
 //!
-//! A number that is too high hides writes that wait in the queue; one that is too low does no harm, since applying a write
-//! twice, and all that came after it, leads to the same. So where the pickle contradicts the number, everything that the
-//! queue still has is applied again.
+//! A number that is too high hides writes that wait in the queue; one that is too low does no harm, since applying a
+//! write twice, and all that came after it, leads to the same. So where the pickle contradicts the number, everything
+//! that the queue still has is applied again.
 
 use super::{Collection, Source, pickle};
 use rusqlite::params;
@@ -38,13 +38,18 @@ enum Last {
     Deleted,
 }
 
+/// The last write to each record, where the record is as that write left it: one that is lost says nothing about the
+/// segment.
 fn last_writes(source: &Source, collection: &Collection, claimed: i64) -> rusqlite::Result<HashMap<Vec<u8>, Last>> {
-    let sql = "SELECT id, operation, max(seq_id) FROM embeddings_queue WHERE topic = ?1 AND seq_id <= ?2
-                   AND (operation = 3 OR operation IN (0, 2) AND typeof(vector) = 'blob' AND length(vector) > 0
-                        AND (?3 IS NULL OR length(vector) = 4 * ?3))
-               GROUP BY id";
+    let sql = "SELECT id, operation FROM (
+                   SELECT id, operation, max(seq_id) FROM embeddings_queue WHERE topic = ?1 AND seq_id <= ?2
+                       AND (operation = 3 OR operation IN (0, 2) AND typeof(vector) = 'blob' AND length(vector) > 0
+                            AND (?3 IS NULL OR length(vector) = 4 * ?3))
+                   GROUP BY id) AS last
+               WHERE (operation <> 3)
+                   = EXISTS (SELECT 1 FROM embeddings WHERE segment_id = ?4 AND embedding_id = last.id)";
     let mut query = source.connection.prepare(sql)?;
-    let range = params![collection.topic, claimed, collection.dimension];
+    let range = params![collection.topic, claimed, collection.dimension, collection.metadata];
     let rows = query.query_map(range, |row| {
         let id: super::text::Text = row.get(0)?;
         Ok((id.0, if row.get::<_, i64>(1)? == 3 { Last::Deleted } else { Last::Written }))

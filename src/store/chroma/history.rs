@@ -66,8 +66,8 @@ pub(super) fn read_queue(
 }
 
 /// The last write of a vector to each id among those that the files should hold, as far as the queue still has them. It
-/// is certain where it does not depend on what the record was before: chromadb passes over an addition of what is there,
-/// and an update of what is not.
+/// is certain where it does not depend on what the record was before: chromadb passes over an addition of what is
+/// there, and an update of what is not.
 pub(super) fn read_past(
     source: &Source,
     collection: &Collection,

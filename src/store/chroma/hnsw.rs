@@ -130,7 +130,8 @@ impl Hnsw {
         Hnsw::with_header(directory, Header::read(&open(directory, HEADER)?)?)
     }
 
-    /// Opens a segment whose header is lost, to read its vectors, where its two other files agree on how many there are.
+    /// Opens a segment whose header is lost, to read its vectors, where its two other files agree on how many there
+    /// are.
     pub fn open_without_header(directory: &Path, dimension: u64, links: u64) -> Result<Hnsw, Error> {
         let mut hnsw = Hnsw::with_header(directory, Header::guessed(dimension, links))?;
         let lengths = hnsw.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len();
@@ -145,6 +146,20 @@ impl Hnsw {
         let level0 = open(directory, LEVEL0)?;
         let level0_bytes = level0.metadata().map_err(|source| Error::Io { name: LEVEL0, source })?.len();
         Ok(Hnsw { header, level0, level0_bytes, lengths: open(directory, LENGTHS)? })
+    }
+
+    /// Counts anew, up to `most`, where the files hold more elements than the header says. Says whether they do.
+    pub(super) fn recount(&mut self, most: u64) -> Result<bool, Error> {
+        let lengths = self.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len() / 4;
+        let found = most.min(lengths).min(self.level0_bytes / self.header.element_bytes);
+        let is_more = found > self.header.count;
+        self.header.count = self.header.count.max(found);
+        Ok(is_more)
+    }
+
+    /// Whether the file of vectors has room for so many elements, whatever the header says.
+    pub(super) fn holds(&self, count: u64) -> bool {
+        self.level0_bytes / self.header.element_bytes >= count
     }
 
     /// Elements the header counts, deleted ones among them.
@@ -384,7 +399,8 @@ impl Header {
             && header.element_bytes == header.label_at + 8
             && u64_at(12) >= header.count
             && u64_at(76) == header.links_max
-            && header.count < u64::from(u32::MAX);
+            && header.count < u64::from(u32::MAX)
+            && (header.count == 0 || u64::from(header.entry) < header.count);
         match fits {
             true => Ok(header),
             false => unsound(HEADER, "its numbers do not fit together".into()),

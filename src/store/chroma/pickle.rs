@@ -11,6 +11,7 @@
 use super::file;
 use std::cmp::Ordering;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -40,6 +41,21 @@ pub enum Pair<'p> {
     IdToLabel(&'p [u8], i64),
     /// `label_to_id`.
     LabelToId(i64, &'p [u8]),
+}
+
+impl Pair<'_> {
+    /// What a pair adds to the balance of both maps: one that is the other turned round comes out at nothing.
+    pub(super) fn weigh(&self, balance: u64) -> u64 {
+        let hash = |id: &[u8], label: i64| {
+            let mut hasher = DefaultHasher::new();
+            (id, label).hash(&mut hasher);
+            hasher.finish()
+        };
+        match self {
+            Pair::IdToLabel(id, label) => balance.wrapping_add(hash(id, *label)),
+            Pair::LabelToId(label, id) => balance.wrapping_sub(hash(id, *label)),
+        }
+    }
 }
 
 /// Why a pickle cannot be read.

@@ -5,6 +5,7 @@
 
 use super::digest::{Digest, Hasher};
 use super::error::{During, Error};
+use super::loss::Loss;
 use super::records::{self, Found, Head};
 use super::text::Text;
 use super::unsound::{Part, Unsound};
@@ -13,7 +14,6 @@ use super::{Collection, Source};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 /// How large the parts of the work may be.
 #[derive(Clone, Copy, Debug)]
@@ -118,73 +118,6 @@ pub struct QueueBatch {
     pub rows: u64,
     /// Bytes of the rows.
     pub bytes: u64,
-}
-
-/// Something that cannot be carried over.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Loss {
-    /// A record whose rows cannot be read.
-    Record {
-        /// Its row in `embeddings`.
-        rowid: i64,
-        /// Its id, where that is known.
-        id: Option<String>,
-    },
-    /// A value of a record, or its document, of which only the key is known.
-    Value {
-        /// The record's id.
-        id: String,
-        /// The key.
-        key: String,
-    },
-    /// Rows on a page that cannot be read; nothing says which.
-    Page {
-        /// The table they belong to.
-        table: String,
-        /// The page.
-        page: u32,
-    },
-    /// A record whose vector is nowhere; ids, document and metadata are carried over.
-    Vector {
-        /// Name of its collection.
-        collection: String,
-        /// Its id.
-        id: String,
-    },
-    /// A vector whose record is nowhere.
-    Orphan {
-        /// Name of its collection.
-        collection: String,
-        /// Its id.
-        id: String,
-    },
-    /// Rows that belong to no record.
-    Unowned {
-        /// The table they are in.
-        table: String,
-        /// How many.
-        rows: i64,
-    },
-    /// A table, column, index, view or trigger that chromadb did not make.
-    Stranger {
-        /// Its name.
-        name: String,
-    },
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Loss::Record { rowid, id: Some(id) } => write!(f, "record {id} (row {rowid}): it cannot be read"),
-            Loss::Record { rowid, id: None } => write!(f, "record in row {rowid}: it cannot be read"),
-            Loss::Value { id, key } => write!(f, "{key} of {id}: it cannot be read"),
-            Loss::Page { table, page } => write!(f, "rows of {table} on page {page}: nothing says which they were"),
-            Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
-            Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
-            Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
-            Loss::Stranger { name } => write!(f, "{name} in the database: chromadb did not make it"),
-        }
-    }
 }
 
 /// Reads a palace from end to end. `watch` is told of every record.

@@ -3,6 +3,9 @@
 use super::hnsw;
 use std::fmt;
 
+/// What is wrong where one map is not the other turned round.
+pub(super) const CONTRADICTION: &str = "index_metadata.pickle: its two maps contradict each other";
+
 /// A reason why a segment must not be taken over as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsound {

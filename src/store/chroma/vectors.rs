@@ -14,7 +14,7 @@ use super::labels;
 use super::pickle::{self, Pair, Summary};
 use super::spare;
 use super::text::Text;
-use super::unsound::{Part, Unsound};
+use super::unsound::{CONTRADICTION, Part, Unsound};
 use super::{Collection, IndexShape, Source, Space};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::{Path, PathBuf};
@@ -319,16 +319,19 @@ impl Vectors {
     fn read_pickle(&mut self, source: &Source, path: &Path) -> Result<Option<Summary>, Error> {
         let insert = self.index.prepare("INSERT OR IGNORE INTO label VALUES (?1, ?2)");
         let mut insert = insert.during(&source.database, "indexing vectors")?;
-        let (mut ids, mut labels, mut label_max) = (0_i64, 0_i64, 0_i64);
-        let summary = pickle::read(path, &mut |pair| match pair {
-            Pair::IdToLabel(id, label) => {
-                (ids, label_max) = (ids + 1, label_max.max(label));
-                let inserted = insert.execute(params![Text(id.to_vec()), label]);
-                inserted.map(drop).map_err(|error| pickle::Error::Receiver(error.to_string()))
-            }
-            Pair::LabelToId(..) => {
-                labels += 1;
-                Ok(())
+        let (mut ids, mut labels, mut label_max, mut balance) = (0_i64, 0_i64, 0_i64, 0_u64);
+        let summary = pickle::read(path, &mut |pair| {
+            balance = pair.weigh(balance);
+            match pair {
+                Pair::IdToLabel(id, label) => {
+                    (ids, label_max) = (ids + 1, label_max.max(label));
+                    let inserted = insert.execute(params![Text(id.to_vec()), label]);
+                    inserted.map(drop).map_err(|error| pickle::Error::Receiver(error.to_string()))
+                }
+                Pair::LabelToId(..) => {
+                    labels += 1;
+                    Ok(())
+                }
             }
         });
         let summary = match summary {
@@ -343,9 +346,14 @@ impl Vectors {
                 return Ok(None);
             }
         };
-        let live = "SELECT (SELECT count(*) FROM label JOIN element USING (label)), (SELECT count(*) FROM element)";
-        let live = self.index.query_row(live, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
-        let (found, elements) = live.during(&source.database, "indexing vectors")?;
+        drop(insert);
+        let (mut found, mut elements) = self.count_elements(source)?;
+        if found < ids && self.recount(source, summary.total_elements_added)? {
+            (found, elements) = self.count_elements(source)?;
+        }
+        if ids == labels && balance != 0 {
+            self.unsound.push(Unsound::new(Part::Pickle, CONTRADICTION));
+        }
         if ids != labels || ids != found || ids != elements || label_max > summary.total_elements_added {
             let what = format!(
                 "{PICKLE} maps {ids} ids and {labels} labels up to {label_max} of {}, {found} to {elements} elements",
@@ -353,11 +361,32 @@ impl Vectors {
             );
             self.unsound.push(Unsound::new(Part::Pickle, what));
             if found < elements {
-                drop(insert);
                 self.prove_labels(source)?;
             }
         }
         Ok(Some(summary))
+    }
+
+    /// Live elements that a record goes with, and all there are.
+    fn count_elements(&self, source: &Source) -> Result<(i64, i64), Error> {
+        let live = "SELECT (SELECT count(*) FROM label JOIN element USING (label)), (SELECT count(*) FROM element)";
+        let live = self.index.query_row(live, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        live.during(&source.database, "indexing vectors")
+    }
+
+    /// Reads elements that the files hold and the header does not count. Says whether there are any.
+    fn recount(&mut self, source: &Source, most: i64) -> Result<bool, Error> {
+        let Some(mut hnsw) = self.hnsw.take() else { return Ok(false) };
+        let before = hnsw.count();
+        let is_more = hnsw.recount(most.max(0) as u64).map_err(|error| self.broken(error))?;
+        if is_more {
+            let what = format!("header.bin: it counts {before} elements, and there are {}", hnsw.count());
+            self.unsound.retain(|unsound| unsound.part != Part::Header);
+            self.unsound.push(Unsound::new(Part::Header, what));
+            self.read_elements(source, &hnsw)?;
+        }
+        self.hnsw = Some(hnsw);
+        Ok(is_more)
     }
 
     /// Finds the labels of the records without the pickle. What could be read of it stays where nothing can be proved.

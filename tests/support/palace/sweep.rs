@@ -117,6 +117,11 @@ impl Random {
         Random(seed)
     }
 
+    /// Numbers of one case among many, whichever others are run.
+    pub(crate) fn of_case(&self, case: u64) -> Random {
+        Random(self.0 ^ case.wrapping_mul(0x2545_f491_4f6c_dd1d))
+    }
+
     /// A number below a bound (splitmix64).
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

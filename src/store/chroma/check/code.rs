@@ -135,7 +135,7 @@ codes! {
         "A sequence number is no number.",
         "chromadb fails on every call.", "everything: the number is found again from the records";
     SequenceAhead "sequence-ahead" Damage Remedy::Amend,
-        "A sequence number is higher than anything that was ever written.",
+        "A sequence number is higher than what there is evidence of.",
         "Writes that wait in the queue are taken for done and deleted.",
         "everything: the number is found again from the records";
     WritesVanish "writes-vanish" Damage Remedy::Amend,
@@ -190,15 +190,14 @@ codes! {
     RecordDuplicate "record-duplicate" Damage Remedy::Rebuild,
         "One id stands for several records.",
         "Which of them is found depends on the query.", "the one that was written last";
-    MetadataOrphan "metadata-orphan" Warning
-        Remedy::Person("palacekeeper rebuild --accept-loss leaves them out; the old database keeps them"),
+    MetadataOrphan "metadata-orphan" Warning Remedy::Amend,
         "There is metadata of records that are gone.",
         "Nothing shows it. It may be what is left of lost records.", "everything";
     CollectionSegments "collection-segments" Damage Remedy::Amend,
         "A collection lacks one of its two segments.",
         "chromadb refuses to open the collection.", "everything that the other segment and the queue hold";
     CollectionSpace "collection-space" Warning
-        Remedy::Person("nothing is wrong for vectors of length one, which is what MemPalace makes; otherwise mine anew"),
+        Remedy::Person("nothing is wrong for vectors of length one, which MemPalace makes; otherwise mine anew"),
         "A collection was meant for cosine distance and works with another one.",
         "Distances come out differently.", "everything";
     CollectionDimension "collection-dimension" Damage Remedy::Amend,

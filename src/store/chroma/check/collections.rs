@@ -1,13 +1,15 @@
 //! The catalogue: what is said about each collection.
 
 use super::adopt;
-use super::code::Code;
+use super::code::{Code, Remedy};
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
 use crate::store::chroma::{Amendment, Collection, Donor, Source, Space};
 use rusqlite::{OptionalExtension, params};
 
+/// Vectors that are looked at to tell how all of them were stored.
+const SAMPLE: u64 = 1000;
 /// Ending of the name that MemPalace's repair works under.
 const TEMPORARY: &str = "__repair_tmp";
 
@@ -62,9 +64,29 @@ fn space(source: &Source, collection: &Collection) -> rusqlite::Result<Option<Fi
     let sql = "SELECT str_value FROM collection_metadata WHERE collection_id = ?1 AND key = 'hnsw:space'";
     let asked = source.connection.query_row(sql, [&collection.id], |row| row.get::<_, Option<String>>(0));
     let is_asked = asked.optional()?.flatten().as_deref() == Some("cosine");
+    if !is_asked || collection.shape.space == Space::Cosine {
+        return Ok(None);
+    }
     let evidence = format!("its metadata asks for cosine, its index works with {:?}", collection.shape.space);
-    let is_wrong = is_asked && collection.shape.space != Space::Cosine;
-    Ok(is_wrong.then(|| Finding::new(Code::CollectionSpace, &*collection.name, evidence)))
+    let finding = Finding::new(Code::CollectionSpace, &*collection.name, evidence);
+    let Some(vector) = collection.vector.clone().filter(|_| is_stored_as_cosine(source, collection)) else {
+        return Ok(Some(finding));
+    };
+    let amendment = Amendment::Cosine { collection: collection.id.clone(), vector };
+    Ok(Some(finding.with_remedy(Remedy::Amend).with_amendment(amendment)))
+}
+
+/// Whether the vectors in an index were made by cosine: each of length one, with a length beside it that can be one.
+/// Other spaces leave garbage there. An index that holds nothing speaks for no space.
+fn is_stored_as_cosine(source: &Source, collection: &Collection) -> bool {
+    let Some(directory) = collection.segment_directory(source) else { return false };
+    let Ok(hnsw) = Hnsw::open(&directory) else { return collection.vector_sequence.is_none() };
+    let is_cosine = |slot| {
+        let Ok(Some((vector, length))) = hnsw.vector(slot) else { return false };
+        let sum: f64 = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+        (sum - 1.0).abs() < 1e-3 && (1e-6..1e6).contains(&length)
+    };
+    (0..hnsw.count().min(SAMPLE)).all(is_cosine)
 }
 
 /// chromadb 0.5 and 0.6 look a configuration's type up without asking whether it is there.

@@ -1,7 +1,7 @@
 //! The full-text index: whether it agrees with itself, and with the documents.
 
 use super::Depth;
-use super::code::Code;
+use super::code::{Code, Remedy};
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::{Amendment, Preparation, Source, catalog, database};
@@ -9,25 +9,41 @@ use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 
 const TABLE: &str = "embedding_fulltext_search";
+/// The tables it is kept in.
+const PARTS: [&str; 5] = ["data", "idx", "content", "docsize", "config"];
 const DOCUMENTS: &str = "embedding_metadata WHERE key = 'chroma:document' AND string_value IS NOT NULL";
 
 pub(super) fn check(source: &Source, scratch: &Path, depth: Depth) -> Result<Vec<Finding>, Error> {
-    let doing = "reading its full-text index";
     if catalog::columns(&source.connection, "main", TABLE).unwrap_or_default().is_empty() {
         return Ok(Vec::new()); // the schema has been found wrong already
     }
-    let mut findings = Vec::new();
-    let found = counts(source).during(&source.database, doing)?;
-    findings.extend(found.map(|(code, evidence)| Finding::new(code, TABLE, evidence)));
-    if depth == Depth::Deep {
-        if findings.is_empty() {
-            findings.extend(differing(source).during(&source.database, doing)?);
-        }
-        if findings.is_empty() {
-            findings.extend(damaged(source, scratch)?);
-        }
+    let found = match look(source, scratch, depth) {
+        Err(error) if error.is_damage() => Some(Finding::new(Code::FulltextDamaged, TABLE, error.to_string())),
+        found => found?,
+    };
+    let Some(finding) = found else { return Ok(Vec::new()) };
+    // Dropping a table reads its pages.
+    let is_readable =
+        PARTS.iter().all(|part| verdict(&source.connection, &format!("{TABLE}_{part}")) == Ok("ok".into()));
+    let finding = if is_readable { finding } else { finding.with_remedy(Remedy::Rebuild) };
+    Ok(vec![finding.with_amendment(Amendment::FullText)])
+}
+
+fn look(source: &Source, scratch: &Path, depth: Depth) -> Result<Option<Finding>, Error> {
+    let doing = "reading its full-text index";
+    if let Some((code, evidence)) = counts(source).during(&source.database, doing)? {
+        return Ok(Some(Finding::new(code, TABLE, evidence)));
     }
-    Ok(findings.into_iter().map(|finding| finding.with_amendment(Amendment::FullText)).collect())
+    if depth != Depth::Deep {
+        return Ok(None);
+    }
+    match differing(source).during(&source.database, doing)? {
+        Some(finding) => Ok(Some(finding)),
+        None => match damaged(source, scratch)? {
+            Some(finding) => Ok(Some(finding)),
+            None => unfindable(source).during(&source.database, doing),
+        },
+    }
 }
 
 /// Rows of the index against records and documents, by number.
@@ -35,7 +51,8 @@ fn counts(source: &Source) -> rusqlite::Result<Option<(Code, String)>> {
     let count = |sql: &str| source.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let orphans = format!("FROM {TABLE}_docsize d WHERE NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.id = d.id)");
     let orphaned = count(&format!("SELECT count(*) {orphans}"))?;
-    // chromadb 0.4 leaves such rows behind whenever it deletes; they only harm where a new record will get their number.
+    // chromadb 0.4 leaves such rows behind whenever it deletes; they only harm where a new record will get their
+    // number.
     let harmful = format!("SELECT count(*) {orphans} AND d.id > (SELECT coalesce(max(id), 0) FROM embeddings)");
     if orphaned > 0 && (source.format.has_configuration() || count(&harmful)? > 0) {
         return Ok(Some((Code::FulltextOrphan, format!("{orphaned} rows of no record"))));
@@ -61,7 +78,7 @@ fn differing(source: &Source) -> rusqlite::Result<Option<Finding>> {
 /// The index against its own content, by SQLite itself. chromadb's SQLite indexes a document up to its first NUL and
 /// ours goes on, so where there are such documents a copy is compared whose content ends there too.
 fn damaged(source: &Source, scratch: &Path) -> Result<Option<Finding>, Error> {
-    let verdict = verdict(&source.connection).during(&source.database, "checking its full-text index")?;
+    let verdict = verdict(&source.connection, TABLE).during(&source.database, "checking its full-text index")?;
     if verdict == "ok" {
         return Ok(None);
     }
@@ -73,8 +90,33 @@ fn damaged(source: &Source, scratch: &Path) -> Result<Option<Finding>, Error> {
     Ok(Some(Finding::new(Code::FulltextDamaged, TABLE, verdict)))
 }
 
-fn verdict(connection: &Connection) -> rusqlite::Result<String> {
-    connection.query_row(&format!("PRAGMA quick_check({TABLE})"), [], |row| row.get(0))
+/// Documents that a search for their own first letters does not find: SQLite's own check passes over an index that
+/// knows no words at all. Some of the first and of the last are asked for.
+fn unfindable(source: &Source) -> rusqlite::Result<Option<Finding>> {
+    let sample = format!(
+        "SELECT id, substr(string_value, 1, 3) FROM {DOCUMENTS} AND substr(string_value, 1, 3) GLOB '[ -~][ -~][ -~]'"
+    );
+    let sql = format!(
+        "SELECT * FROM (SELECT * FROM ({sample}) ORDER BY id LIMIT 20)
+         UNION SELECT * FROM (SELECT * FROM ({sample}) ORDER BY id DESC LIMIT 20)"
+    );
+    let mut query = source.connection.prepare(&sql)?;
+    let documents = query.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let documents = documents.collect::<rusqlite::Result<Vec<_>>>()?;
+    let sql = format!("SELECT count(*) FROM {TABLE} WHERE {TABLE} MATCH ?1 AND rowid = ?2");
+    let mut search = source.connection.prepare(&sql)?;
+    let mut unfound = 0;
+    for (rowid, letters) in &documents {
+        let phrase = format!("\"{}\"", letters.replace('"', "\"\""));
+        let found: i64 = search.query_row(rusqlite::params![phrase, rowid], |row| row.get(0))?;
+        unfound += u64::from(found == 0);
+    }
+    let evidence = format!("{unfound} of {} documents are not found by their own text", documents.len());
+    Ok((unfound > 0).then(|| Finding::new(Code::FulltextDamaged, TABLE, evidence).with_count(unfound)))
+}
+
+fn verdict(connection: &Connection, table: &str) -> rusqlite::Result<String> {
+    connection.query_row(&format!("PRAGMA quick_check({table})"), [], |row| row.get(0))
 }
 
 fn is_sound_up_to_nul(source: &Source, scratch: &Path) -> Result<bool, Error> {
@@ -86,7 +128,7 @@ fn is_sound_up_to_nul(source: &Source, scratch: &Path) -> Result<bool, Error> {
             "PRAGMA synchronous=OFF;
              UPDATE {TABLE}_content SET c0 = substr(c0, 1, instr(c0, char(0)) - 1) WHERE instr(c0, char(0)) > 0"
         ))?;
-        verdict(&copy)
+        verdict(&copy, TABLE)
     };
     Ok(check().during(&path, "checking a copy of its full-text index")? == "ok")
 }

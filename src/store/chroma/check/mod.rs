@@ -39,58 +39,84 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
-/// Looks through a palace. A copy of the database, where one is needed, is made below `scratch`; `watch` is told of every
-/// record that is read.
+/// Looks through a palace. A copy of the database, where one is needed, is made below `scratch`; `watch` is told of
+/// every record that is read.
 pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
     let original = find_database(palace)?;
     let mut findings = database::file(&original)?;
     let source = open(palace, scratch, depth, &original, &mut findings)?;
-    let format = Some(source.format.name.clone());
-    let looked = match is_damaged(&findings) {
-        true => look_at_contents(source, scratch, depth, &findings, watch),
-        false => look(source, scratch, depth, watch),
-    };
-    let above = match looked {
-        Err(error) if error.is_damage() && !is_damaged(&findings) => {
-            findings.push(Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
-            look_at_contents(Source::open(palace, scratch, &salvaged())?, scratch, depth, &findings, watch)?
+    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, scratch, depth, watch).map_err(Some) };
+    match looked {
+        Ok(found) => findings.extend(found),
+        Err(Some(error)) if !error.is_damage() => return Err(error),
+        Err(error) => {
+            // Where the pages were known to be damaged, the source is a salvaged copy already.
+            let met = error.map(|error| Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
+            let copy = met.as_ref().map(|_| Source::open(palace, scratch, &salvaged())).transpose()?;
+            findings.extend(met);
+            let found = look_at_contents(copy.as_ref().unwrap_or(&source), scratch, &findings, depth, watch)?;
+            findings.extend(found);
         }
-        looked => looked?,
-    };
-    findings.extend(above);
+    }
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
-    Ok(Checked { format, findings })
+    Ok(Checked { format: Some(source.format.name.clone()), findings })
 }
 
 /// Every layer of a database that SQLite can read.
-fn look(source: Source, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
-    let mut findings = database::schema(&source)?;
-    let source = sound(source, scratch, &findings, &[Code::DatabaseSchema])?;
-    findings.extend(fulltext::check(&source, scratch, depth)?);
-    let above = look_at_contents(source, scratch, depth, &findings, watch)?;
-    findings.extend(above);
+fn look(source: &Source, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
+    let mut findings = database::schema(source)?;
+    let whole = mended(source, scratch, &findings, &[Code::DatabaseSchema])?;
+    if whole.is_none() {
+        findings.extend(fulltext::check(source, scratch, depth)?);
+    }
+    let found = look_at_contents(whole.as_ref().unwrap_or(source), scratch, &findings, depth, watch)?;
+    findings.extend(found);
     Ok(findings)
 }
 
 /// The layers above the database itself. What a salvaged copy has by way of schema and full-text index says nothing.
-/// `below` is what has been found so far.
+/// `known` is what was found before.
 fn look_at_contents(
-    source: Source,
+    source: &Source,
     scratch: &Path,
+    known: &[Finding],
     depth: Depth,
-    below: &[Finding],
     watch: &mut dyn FnMut(),
 ) -> Result<Vec<Finding>, Error> {
-    let mut findings = collections::structure(&source, &Collection::all(&source)?)?;
-    let source = sound(source, scratch, &[below, &findings].concat(), &STRUCTURE)?;
-    let collections = Collection::all(&source)?;
-    findings.extend(rows(&source, &collections)?);
+    let mut findings = collections::structure(source, &Collection::all(source)?)?;
+    let whole = mended(source, scratch, &[known, &findings].concat(), &STRUCTURE)?;
+    let source = whole.as_ref().unwrap_or(source);
+    let collections = Collection::all(source)?;
+    findings.extend(collections::check(source, &collections)?);
+    findings.extend(sequences::check(source, &collections)?);
     findings.extend(match depth {
-        Depth::Quick | Depth::Pages => segments::check(&source, &collections)?,
-        Depth::Deep => records::check(&source, &survey(&source, Limits::default(), watch)?)?,
+        Depth::Quick | Depth::Pages => segments::check(source, &collections)?,
+        Depth::Deep => records::check(source, &survey(source, Limits::default(), watch)?)?,
     });
-    findings.extend(directory::check(&source, scratch)?);
+    findings.extend(directory::check(source, scratch)?);
     Ok(findings)
+}
+
+/// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
+pub(super) fn again(source: &Source, survey: &Survey, scratch: &Path) -> Result<Vec<Finding>, Error> {
+    let collections = Collection::all(source)?;
+    let mut findings = database::schema(source)?;
+    findings.extend(fulltext::check(source, scratch, Depth::Deep)?);
+    findings.extend(collections::structure(source, &collections)?);
+    findings.extend(collections::check(source, &collections)?);
+    findings.extend(sequences::check(source, &collections)?);
+    findings.extend(records::check(source, survey)?);
+    Ok(findings)
+}
+
+/// What the other layers cannot be understood without.
+const STRUCTURE: [Code; 3] = [Code::DatabaseSchema, Code::CollectionSegments, Code::CollectionDimension];
+
+/// The same store as a copy in which findings of these kinds are mended, where there are any.
+fn mended(source: &Source, scratch: &Path, findings: &[Finding], codes: &[Code]) -> Result<Option<Source>, Error> {
+    let preparation = Preparation::of(findings, &|finding| codes.contains(&finding.code));
+    let is_needed = !preparation.amendments.is_empty();
+    is_needed.then(|| Source::open(&source.directory, scratch, &preparation)).transpose()
 }
 
 fn is_damaged(findings: &[Finding]) -> bool {
@@ -99,34 +125,6 @@ fn is_damaged(findings: &[Finding]) -> bool {
 
 fn salvaged() -> Preparation {
     Preparation { pages: Pages::Salvaged, ..Preparation::default() }
-}
-
-/// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
-pub(super) fn again(source: &Source, survey: &Survey, scratch: &Path) -> Result<Vec<Finding>, Error> {
-    let collections = Collection::all(source)?;
-    let mut findings = database::schema(source)?;
-    findings.extend(collections::structure(source, &collections)?);
-    findings.extend(rows(source, &collections)?);
-    findings.extend(fulltext::check(source, scratch, Depth::Deep)?);
-    findings.extend(records::check(source, survey)?);
-    Ok(findings)
-}
-
-/// Catalogue, numbers and queue.
-fn rows(source: &Source, collections: &[Collection]) -> Result<Vec<Finding>, Error> {
-    let mut findings = collections::check(source, collections)?;
-    findings.extend(sequences::check(source, collections)?);
-    Ok(findings)
-}
-
-/// What the other layers cannot be understood without.
-const STRUCTURE: [Code; 3] = [Code::DatabaseSchema, Code::CollectionSegments, Code::CollectionDimension];
-
-/// What is looked at next reads a copy in which findings of these kinds are mended.
-fn sound(source: Source, scratch: &Path, findings: &[Finding], codes: &[Code]) -> Result<Source, Error> {
-    let is_mended = |finding: &Finding| codes.contains(&finding.code);
-    let preparation = Preparation::of(findings, &is_mended);
-    if preparation.amendments.is_empty() { Ok(source) } else { Source::open(&source.directory, scratch, &preparation) }
 }
 
 /// Opens the database as it has to be read, and says what is wrong with its pages.

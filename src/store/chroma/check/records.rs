@@ -4,7 +4,7 @@ use super::code::{Code, Remedy};
 use super::finding::Finding;
 use super::segments;
 use crate::store::chroma::error::{During, Error};
-use crate::store::chroma::{Fault, Flaw, Loss, Origin, Part, Source, Survey};
+use crate::store::chroma::{Amendment, Fault, Flaw, Loss, Origin, Part, Source, Survey};
 use std::collections::BTreeMap;
 
 pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Error> {
@@ -22,10 +22,12 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
             Loss::Vector { collection, id } => note(Code::VectorMissing, collection, id),
             Loss::Orphan { collection, id } => note(Code::IndexDiverged, collection, id),
             Loss::Unowned { table, rows } => {
-                findings.push(Finding::new(Code::MetadataOrphan, table, "rows of no record").with_count(rows as u64))
+                let finding = Finding::new(Code::MetadataOrphan, &*table, "rows of no record");
+                findings.push(finding.with_count(rows as u64).with_amendment(Amendment::Unowned { table, rows }))
             }
             Loss::Record { .. } | Loss::Value { .. } | Loss::Page { .. } => unread.push(loss.to_string()),
-            Loss::Stranger { .. } => {} // the schema told
+            Loss::Stranger { .. } => {}               // the schema told
+            Loss::Write(_) | Loss::Older { .. } => {} // an amendment would lose it
         }
     }
     if !unread.is_empty() {
@@ -55,11 +57,21 @@ fn flawed(flaws: &[Flaw]) -> Vec<Finding> {
     ids.into_iter().map(finding).collect()
 }
 
-/// Ids that stand for more than one record, behind the back of the index that should forbid it.
+/// Ids that stand for more than one record, behind the back of the index that should forbid it. The one that was
+/// written last is the one that counts.
 fn duplicates(source: &Source) -> rusqlite::Result<Option<Finding>> {
-    let sql = "SELECT embedding_id FROM embeddings NOT INDEXED GROUP BY +segment_id, +embedding_id HAVING count(*) > 1";
+    // Bytes sort like the numbers in them, and are what a chromadb before 1.0 wrote: integers came later.
+    let sql = "SELECT id, embedding_id FROM (
+             SELECT id, embedding_id, row_number() OVER (PARTITION BY +segment_id, +embedding_id
+                 ORDER BY typeof(seq_id) = 'integer' DESC, seq_id DESC, id DESC) AS place
+             FROM embeddings NOT INDEXED
+             WHERE (+segment_id, +embedding_id) IN (
+                 SELECT segment_id, embedding_id FROM embeddings NOT INDEXED
+                 GROUP BY +segment_id, +embedding_id HAVING count(*) > 1))
+         WHERE place > 1 ORDER BY id";
     let mut query = source.connection.prepare(sql)?;
-    let ids = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    let found = query.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let (rows, ids): (Vec<_>, Vec<_>) = found.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
     let finding = Finding::new(Code::RecordDuplicate, "embeddings", "the unique index does not know of them");
-    Ok((!ids.is_empty()).then(|| finding.with_ids(ids)))
+    Ok((!rows.is_empty()).then(|| finding.with_ids(ids).with_amendment(Amendment::Older { rows })))
 }

@@ -4,6 +4,7 @@ use super::code::Code;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
+use crate::store::chroma::unsound::CONTRADICTION;
 use crate::store::chroma::{Collection, Part, Source, Unsound, pickle};
 use rusqlite::params;
 use std::path::Path;
@@ -70,8 +71,9 @@ fn glance_at_pickle(
     hnsw: &Hnsw,
     path: &Path,
 ) -> Result<Option<Unsound>, Error> {
-    let (mut ids, mut labels, mut label_max) = (0_i64, 0_i64, 0_i64);
+    let (mut ids, mut labels, mut label_max, mut balance) = (0_i64, 0_i64, 0_i64, 0_u64);
     let summary = pickle::read(path, &mut |pair| {
+        balance = pair.weigh(balance);
         match pair {
             pickle::Pair::IdToLabel(_, label) => (ids, label_max) = (ids + 1, label_max.max(label)),
             pickle::Pair::LabelToId(..) => labels += 1,
@@ -84,9 +86,16 @@ fn glance_at_pickle(
         Err(source) => return Err(Error::Pickle { path: path.to_owned(), source }),
     };
     let (count, added) = (hnsw.count() as i64, summary.total_elements_added);
+    if ids > count && hnsw.holds(ids as u64) {
+        let what = format!("header.bin: it counts {count} elements, and there are {ids}");
+        return Ok(Some(Unsound::new(Part::Header, what)));
+    }
     if ids != labels || ids > count || label_max > added || (ids == 0 && count > 0) {
         let what = format!("it maps {ids} ids and {labels} labels up to {label_max} of {added}, {count} elements");
         return Ok(Some(Unsound::new(Part::Pickle, what)));
+    }
+    if balance != 0 {
+        return Ok(Some(Unsound::new(Part::Pickle, CONTRADICTION)));
     }
     let persisted = collection.vector_sequence.or(summary.max_seq_id).unwrap_or(0);
     diverged(source, collection, ids, persisted).during(&source.database, "counting records")

@@ -32,7 +32,8 @@ pub(super) fn check(source: &Source, collections: &[Collection]) -> Result<Vec<F
     look().during(&source.database, "reading its sequence numbers")
 }
 
-/// The last write that the files of a segment hold; what a pickle says is only asked for where the database says nothing.
+/// The last write that the files of a segment hold; what a pickle says is only asked for where the database says
+/// nothing.
 fn persisted_by_files(source: &Source, collection: &Collection) -> i64 {
     let summary = || {
         let pickle = collection.segment_directory(source)?.join("index_metadata.pickle");
@@ -62,6 +63,7 @@ fn stored(source: &Source, collection: &Collection) -> rusqlite::Result<Vec<Find
         let fits = matches!(stored, Stored::Integer(_)) == source.format.has_integer_sequences();
         let code = match unpoison(value) {
             number if number != value => Code::SequencePoisoned,
+            number if number < 0 => Code::SequenceUnreadable,
             number if number != taken_for => Code::SequenceAhead,
             _ if !fits => Code::SequenceType,
             _ => continue,
@@ -94,11 +96,19 @@ fn poison(source: &Source, collection: &Collection, persisted: i64) -> rusqlite:
                    OR (vector IS NOT NULL AND (typeof(vector) <> 'blob' OR length(vector) <> 4 * ?3
                                                OR encoding IS NULL OR encoding <> 'FLOAT32'))
                    OR (operation IN (0, 2) AND vector IS NULL)
-                   OR (metadata IS NOT NULL AND NOT json_valid(metadata)))
+                   OR (?4 AND strftime('%s', created_at) IS NULL)
+                   OR CASE WHEN metadata IS NULL THEN 0 WHEN NOT json_valid(metadata, ?5) THEN 1
+                      ELSE json_type(metadata) <> 'object' OR EXISTS (
+                          SELECT 1 FROM json_tree(metadata) WHERE parent IS NOT NULL AND type = 'object'
+                              OR fullkey = '$.\"chroma:document\"' AND type NOT IN ('text', 'null')) END)
                ORDER BY seq_id";
+    let is_rust = source.format.has_integer_sequences();
+    // Python wrote numbers that are none as NaN, which only the wider grammar knows.
+    let grammar = if is_rust { 1 } else { 2 };
     let Some(dimension) = collection.dimension else { return Ok(None) };
     let mut query = source.connection.prepare(sql)?;
-    let range = params![collection.topic, persisted.min(collection.metadata_sequence), dimension];
+    let behind = persisted.min(collection.metadata_sequence);
+    let range = params![collection.topic, behind, dimension, is_rust, grammar];
     let rows = query.query_map(range, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     if rows.is_empty() {

@@ -22,11 +22,11 @@ use target::Target;
 
 /// What became of a damaged database.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Salvaged {
+pub struct Salvaged {
     /// What could not be read.
-    pub(super) losses: Vec<Loss>,
+    pub losses: Vec<Loss>,
     /// What was found elsewhere than where it should have been: from where, and how much.
-    pub(super) restored: BTreeMap<String, u64>,
+    pub restored: BTreeMap<String, u64>,
 }
 
 /// Where a row was found.
@@ -36,8 +36,12 @@ enum Place {
     Orphan,
 }
 
-/// Makes the sound database in `path`, a new file.
-pub(super) fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
+/// Makes the sound database in `path`, a new file. A journal beside the damaged one is not looked at, and the full-text
+/// index is left empty: it is made anew from the documents.
+///
+/// # Errors
+/// Files that cannot be read or written. Whatever the bytes are, they are no error.
+pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
     let failed = |source| Error::Scratch { path: original.to_owned(), source };
     let database = file::open(original).and_then(Database::new).map_err(failed)?;
     let mut visited = Visited::none(&database);

@@ -1,0 +1,79 @@
+//! What a palace had and a new store has not.
+
+use std::fmt;
+
+/// Something that cannot be carried over.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// A record whose rows cannot be read.
+    Record {
+        /// Its row in `embeddings`.
+        rowid: i64,
+        /// Its id, where that is known.
+        id: Option<String>,
+    },
+    /// A value of a record, or its document, of which only the key is known.
+    Value {
+        /// The record's id.
+        id: String,
+        /// The key.
+        key: String,
+    },
+    /// Rows on a page that cannot be read; nothing says which.
+    Page {
+        /// The table they belong to.
+        table: String,
+        /// The page.
+        page: u32,
+    },
+    /// A record whose vector is nowhere; ids, document and metadata are carried over.
+    Vector {
+        /// Name of its collection.
+        collection: String,
+        /// Its id.
+        id: String,
+    },
+    /// A vector whose record is nowhere.
+    Orphan {
+        /// Name of its collection.
+        collection: String,
+        /// Its id.
+        id: String,
+    },
+    /// Rows that belong to no record.
+    Unowned {
+        /// The table they are in.
+        table: String,
+        /// How many.
+        rows: i64,
+    },
+    /// A write in the queue that cannot be applied, by its number.
+    Write(i64),
+    /// A record that has another one of the same id which was written later.
+    Older {
+        /// Its row in `embeddings`.
+        rowid: i64,
+    },
+    /// A table, column, index, view or trigger that chromadb did not make.
+    Stranger {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::Record { rowid, id: Some(id) } => write!(f, "record {id} (row {rowid}): it cannot be read"),
+            Loss::Record { rowid, id: None } => write!(f, "record in row {rowid}: it cannot be read"),
+            Loss::Value { id, key } => write!(f, "{key} of {id}: it cannot be read"),
+            Loss::Page { table, page } => write!(f, "rows of {table} on page {page}: nothing says which they were"),
+            Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
+            Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
+            Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
+            Loss::Write(sequence) => write!(f, "write {sequence} in the queue: chromadb cannot apply it"),
+            Loss::Older { rowid } => write!(f, "record in row {rowid}: the same id was written again later"),
+            Loss::Stranger { name } => write!(f, "{name} in the database: chromadb did not make it"),
+        }
+    }
+}

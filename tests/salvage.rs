@@ -1,0 +1,200 @@
+//! Damages pages of real databases in every way that disks and dying writers do, and compares what is salvaged with what
+//! there was, row by row. `PALACEKEEPER_FAULTS=all` takes every page.
+
+mod support;
+
+use palacekeeper::store::chroma::{Salvaged, salvage};
+use palacekeeper::store::sqlite::{Database, Owner, inspect};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use support::palace::{
+    Arena, Ending, Point, Random, Rows, Sweep, VERSIONS, has, is_exhaustive, no_spawning, sample, say, skip, sql,
+};
+
+const PAGE_BYTES: usize = 4096;
+
+/// What happens to a page.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Damage {
+    Zero,
+    Noise,
+    Flip,
+    Cut,
+}
+
+use Damage::{Cut, Flip, Noise, Zero};
+
+impl Damage {
+    /// Damages a page; returns the pages on which a byte is another one now.
+    fn inflict(self, bytes: &mut Vec<u8>, page: u32, random: &mut Random) -> BTreeSet<u32> {
+        let last = (bytes.len() / PAGE_BYTES) as u32;
+        let span = (page as usize - 1) * PAGE_BYTES..page as usize * PAGE_BYTES;
+        let before = bytes[span.clone()].to_vec();
+        match self {
+            Zero => bytes[span.clone()].fill(0),
+            Noise => bytes[span.clone()].fill_with(|| random.below(256) as u8),
+            Flip => (0..FLIPS).for_each(|_| bytes[span.start + random.below(PAGE_BYTES)] ^= 1 << random.below(8)),
+            Cut => bytes.truncate(span.start),
+        }
+        assert!(self == Cut || bytes[span] != before, "{self:?} of page {page} did nothing");
+        if self == Cut { (page..=last).collect() } else { BTreeSet::from([page]) }
+    }
+
+    /// Rows that may come back as something else: SQLite keeps no checksums.
+    fn altered_max(self) -> usize {
+        if self == Flip { FLIPS } else { 0 }
+    }
+}
+
+/// Bits that are flipped in a page.
+const FLIPS: usize = 3;
+
+/// A sound database, and everything that is known of it.
+struct Model {
+    version: &'static str,
+    bytes: Vec<u8>,
+    rows: Rows,
+    /// Whose page each is, as SQLite says; free pages are nobody's.
+    owners: BTreeMap<u32, String>,
+    indexes: BTreeSet<String>,
+}
+
+impl Model {
+    fn of(version: &'static str) -> Model {
+        Model::at(version, &Arena::new(version).database())
+    }
+
+    fn at(version: &'static str, database: &Path) -> Model {
+        let rows = Rows::of(database);
+        let _open = no_spawning();
+        let connection = rusqlite::Connection::open(database).expect("a database");
+        let pairs = |sql: &str| -> Vec<(i64, String)> {
+            let mut query = connection.prepare(sql).expect("a query");
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
+            rows.map(|row| row.expect("a row")).collect()
+        };
+        let owners = pairs("SELECT pageno, name FROM dbstat").into_iter().map(|(page, name)| (page as u32, name));
+        let indexes = pairs("SELECT 0, name FROM sqlite_master WHERE type = 'index'").into_iter().map(|(_, name)| name);
+        Model {
+            version,
+            bytes: std::fs::read(database).expect("a database"),
+            owners: owners.collect(),
+            indexes: indexes.collect(),
+            rows,
+        }
+    }
+
+    fn owner(&self, page: u32) -> Owner {
+        match self.owners.get(&page) {
+            None => Owner::Free,
+            Some(name) if name.starts_with("sqlite_schema") || name == "sqlite_master" => Owner::Schema,
+            Some(name) if self.indexes.contains(name) => Owner::Index(name.clone()),
+            Some(name) => Owner::Table(name.clone()),
+        }
+    }
+
+    /// Salvages damaged bytes, and judges what comes of it.
+    fn assert_salvaged(&self, bytes: &[u8], damaged: &BTreeSet<u32>, altered_max: usize) -> (Rows, Salvaged) {
+        let bench = Bench::new(bytes);
+        let salvaged = bench.salvage("salvaged");
+        let rows = Rows::of(&bench.path("salvaged"));
+        self.rows.judge(&rows, damaged, &salvaged.losses, altered_max);
+        assert_sound_file(&bench.path("salvaged"));
+        (rows, salvaged)
+    }
+}
+
+/// A directory with a damaged database in it.
+struct Bench(tempfile::TempDir);
+
+impl Bench {
+    fn new(bytes: &[u8]) -> Bench {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let bench = Bench(tempfile::tempdir_in(directory).expect("a directory"));
+        std::fs::write(bench.path("damaged"), bytes).expect("there is room");
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn salvage(&self, name: &str) -> Salvaged {
+        salvage(&self.path("damaged"), &self.path(name)).unwrap_or_else(|error| panic!("it is given up: {error}"))
+    }
+
+    fn inspect(&self) -> Vec<palacekeeper::store::sqlite::Fault> {
+        let _open = no_spawning();
+        let file = std::fs::File::open(self.path("damaged")).expect("a file");
+        Database::new(file).and_then(|database| inspect(&database)).expect("it can be read").faults
+    }
+
+    /// What `sqlite3 .recover` makes of it.
+    fn recover(&self) -> Option<Rows> {
+        let target = self.path("recovered");
+        let mut recover = Command::new("sqlite3");
+        recover
+            .arg(self.path("damaged"))
+            .arg(".recover --ignore-freelist")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut recover = support::palace::spawn(&mut recover);
+        let mut load = Command::new("sqlite3");
+        load.arg(&target)
+            .stdin(recover.stdout.take().expect("it is piped"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut load = support::palace::spawn(&mut load);
+        let _ = (recover.wait(), load.wait());
+        target.is_file().then(|| Rows::of(&target))
+    }
+}
+
+fn assert_sound_file(path: &Path) {
+    let _open = no_spawning();
+    let connection = rusqlite::Connection::open(path).expect("a database");
+    let answer: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
+    assert_eq!(answer, "ok");
+}
+
+/// Every page that is in use.
+fn used(model: &Model) -> Vec<u32> {
+    model.owners.keys().copied().collect()
+}
+
+#[test]
+fn damaged_page_costs_more_than_what_was_on_it() {
+    let random = Random::seeded();
+    let sweep = Sweep::new("salvage", "damaged_page_costs_more");
+    let tally = Mutex::new(BTreeMap::<String, [usize; 5]>::new());
+    for (case, version) in VERSIONS.into_iter().enumerate() {
+        let model = Model::of(version);
+        let jobs = [Zero, Noise, Flip, Cut].into_iter().flat_map(|damage| {
+            let pages = sample(&used(&model), 16, &mut random.of_case(case as u64 * 8 + damage as u64));
+            pages.into_iter().map(move |page| (damage, page))
+        });
+        sweep.share(jobs.collect::<Vec<_>>(), |(damage, page)| {
+            let point = Point { call: format!("{damage:?}-{version}"), nth: page as usize };
+            sweep.attempt(&[&point], || {
+                let mut bytes = model.bytes.clone();
+                let damaged = damage.inflict(&mut bytes, page, &mut random.of_case(u64::from(page) << 8 | case as u64));
+                let (rows, salvaged) = model.assert_salvaged(&bytes, &damaged, damage.altered_max());
+                let counts = ["embeddings", "embedding_metadata"]
+                    .map(|table| model.rows.count(table) - rows.known(&model.rows, table));
+                let mut tally = tally.lock().expect("nobody panics while holding it");
+                let sums = tally.entry(format!("{damage:?}")).or_default();
+                for (sum, one) in sums.iter_mut().zip([1, counts[0], counts[1], salvaged.losses.len(), 0]) {
+                    *sum += one;
+                }
+                Ending::New
+            });
+        });
+    }
+    for (damage, [cases, records, values, losses, _]) in tally.into_inner().expect("nobody panics while holding it") {
+        say(&format!("{damage}: {cases} pages, {records} records and {values} values lost, {losses} losses listed"));
+    }
+    sweep.report("damaged pages (new: salvaged)");
+}
