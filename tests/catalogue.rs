@@ -63,24 +63,10 @@ const ELSEWHERE: [&str; 1] = ["operation-interrupted"];
 /// Classes that are not kept as promised yet, and what is missing. The list may only become shorter.
 const OPEN: &[(&str, &str)] = &[
     ("the database ends in the middle", "a record without its document and metadata is not named as a loss"),
-    ("the page of the collections is zero", "the space is not restored, so the palace works as one of l2"),
     ("an index lacks rows of its table", "an index that is sound in itself is not compared with its table"),
-    ("the inverted index knows no terms", "SQLite's own check of the full-text index does not see it"),
-    ("a number is nothing", "NULL is taken for a number that is not there"),
-    ("a number is negative", "it is told of as one that is too high"),
-    ("the next writes vanish: the queue is empty behind a full index", "the sentinel gets the wrong number"),
-    ("the next writes vanish: a collection without vectors has the highest number", "told of as sequence-ahead"),
-    ("a waiting write's metadata is nested", "not found"),
-    ("a waiting write's document is a number", "not found"),
-    ("a waiting write's date is no date", "not found"),
-    ("the write of an applied record is cut short", "the vector that is lost is not named as a loss"),
     ("applied writes were never purged", "not found"),
-    ("an index counts one element", "a quick check does not see it, and the elements are taken for lost"),
-    ("an index is entered where there is no element", "a quick check does not see it"),
-    ("an index's pickle contradicts itself", "the second map is not compared with the first"),
     ("a record is there twice", "one of the two is taken for unreadable"),
     ("a record is there twice, and the later is another", "one of the two is taken for unreadable"),
-    ("a record's rows are lost, and its write is in the queue", "the loss that was agreed to fails the proof"),
     ("a repair was killed after a first part of the drawers", "the records come in another order"),
 ];
 

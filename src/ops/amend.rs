@@ -48,12 +48,15 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
 
 /// What a rebuild would leave out, and stays where it is.
 fn stays(blueprint: &Blueprint, loss: &Loss) -> bool {
+    // A write that is taken out of the queue takes its vector along.
+    let takes_writes = blueprint.preparation.amendments.iter().any(|one| matches!(one, Amendment::SetAside { .. }));
     let is_kept = |name: &String| {
         let is_same = |new: &NewCollection| new.vector.old.as_ref() == Some(&new.vector.new);
         blueprint.collections.iter().filter(|new| new.name == *name).all(is_same)
     };
     match loss {
-        Loss::Orphan { collection, .. } | Loss::Vector { collection, .. } => is_kept(collection),
+        Loss::Orphan { collection, .. } => is_kept(collection),
+        Loss::Vector { collection, .. } => is_kept(collection) && !takes_writes,
         Loss::Unowned { .. } | Loss::Stranger { .. } => true,
         _ => false,
     }

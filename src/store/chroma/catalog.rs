@@ -3,7 +3,7 @@
 use super::error::{During, Error};
 use super::{Source, claims, pickle};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::path::PathBuf;
 
 /// How a collection measures distance.
@@ -97,10 +97,12 @@ fn read_one(
         return Err(Error::Unreadable { path: source.database.clone(), what });
     }
     let shape = shape(source, config.as_deref(), schema.as_deref(), vector.as_deref())?;
+    let topic = topic.unwrap_or_else(|| topic_of(&id));
+    let applied = applied(source, metadata.as_deref(), &topic)?;
     let mut collection = Collection {
-        topic: topic.unwrap_or_else(|| topic_of(&id)),
-        metadata_sequence: applied(source, metadata.as_deref())?,
-        vector_sequence: sequence(source, vector.as_deref())?.map(|number| number.unwrap_or(0)),
+        topic,
+        metadata_sequence: applied,
+        vector_sequence: sequence(source, vector.as_deref(), applied)?.map(|number| number.unwrap_or(0)),
         id,
         name,
         dimension,
@@ -124,28 +126,37 @@ pub(super) fn columns(connection: &Connection, schema: &str, table: &str) -> rus
 }
 
 /// The last write applied to a metadata segment; where the database cannot be right about it, the last one that any of
-/// its records shows.
-fn applied(source: &Source, segment: Option<&str>) -> Result<i64, Error> {
-    match sequence(source, segment)? {
+/// its records shows. A number that nothing else bears out is believed where no write could be taken for done by it.
+fn applied(source: &Source, segment: Option<&str>, topic: &str) -> Result<i64, Error> {
+    let doing = "reading its records";
+    match sequence(source, segment, 0)? {
         Some(Some(number)) => Ok(number),
         None => Ok(0),
-        Some(None) => highest_of_records(source, segment).during(&source.database, "reading its records"),
+        Some(None) => {
+            let shown = highest_of_records(source, segment).during(&source.database, doing)?;
+            let number = stored_sequence(source, segment).during(&source.database, doing)?.number();
+            let behind = "SELECT EXISTS (SELECT 1 FROM embeddings_queue WHERE topic = ?1 AND seq_id > ?2)";
+            let waits = source.connection.query_row(behind, params![topic, shown], |row| row.get::<_, bool>(0));
+            let is_harmless = !waits.during(&source.database, doing)?;
+            Ok(number.filter(|number| is_harmless && (0..NUMBER_MAX).contains(number)).unwrap_or(shown))
+        }
     }
 }
 
+/// No palace has seen as many writes.
+const NUMBER_MAX: i64 = 1 << 40;
+
 /// `max_seq_id` of a segment, if there is one: the outer option. The inner one is empty where it is no number, or
-/// higher than anything that was ever written.
-fn sequence(source: &Source, segment: Option<&str>) -> Result<Option<Option<i64>>, Error> {
+/// higher than anything that was ever written and than `known`.
+fn sequence(source: &Source, segment: Option<&str>, known: i64) -> Result<Option<Option<i64>>, Error> {
     let doing = "reading its sequence numbers";
-    Ok(match stored_sequence(source, segment).during(&source.database, doing)? {
-        Stored::Absent => None,
-        Stored::Strange => Some(None),
-        Stored::Integer(value) | Stored::Bytes(value) => {
-            let number = unpoison(value);
-            let ceiling = || ceiling(source, number).during(&source.database, doing);
-            Some((number >= 0 && number <= ceiling()?).then_some(number))
-        }
-    })
+    let stored = stored_sequence(source, segment).during(&source.database, doing)?;
+    if stored == Stored::Absent {
+        return Ok(None);
+    }
+    let Some(number) = stored.number().filter(|number| *number >= 0) else { return Ok(Some(None)) };
+    let ceiling = ceiling(source, number).during(&source.database, doing)?.max(known);
+    Ok(Some((number <= ceiling).then_some(number)))
 }
 
 /// What `max_seq_id` holds for a segment.
@@ -159,6 +170,16 @@ pub(super) enum Stored {
     Bytes(i64),
     /// Something that is no number.
     Strange,
+}
+
+impl Stored {
+    /// The number, read back where it was poisoned.
+    fn number(self) -> Option<i64> {
+        match self {
+            Stored::Integer(value) | Stored::Bytes(value) => Some(unpoison(value)),
+            Stored::Absent | Stored::Strange => None,
+        }
+    }
 }
 
 pub(super) fn stored_sequence(source: &Source, segment: Option<&str>) -> rusqlite::Result<Stored> {

@@ -4,6 +4,10 @@ use super::Loss;
 use super::amend::{Amendment, Preparation};
 use rusqlite::Transaction;
 
+/// `schema_str` of a cosine collection as MemPalace has it made, without the name of an embedding function, which
+/// chromadb takes for any (CHROMA.md §1.4).
+const COSINE_SCHEMA: &str = include_str!("schema/cosine.json");
+
 impl Preparation {
     /// What reading the store this way leaves out.
     pub fn losses(&self) -> Vec<Loss> {
@@ -57,6 +61,14 @@ pub(super) fn cosine(transaction: &Transaction, collection: &str, vector: &str) 
              WHERE id = ?1 AND json_valid({column}) AND json_type({column}, ?2) = 'text'"
         );
         if transaction.execute(&sql, [collection, path])? > 0 {
+            return Ok(());
+        }
+    }
+    if columns.iter().any(|known| known == "schema_str") {
+        // A whole schema is needed where there was one: chromadb writes it for every collection that it makes.
+        let sql = "UPDATE collections SET schema_str = ?2 WHERE id = ?1 AND schema_str IS NULL
+                       AND coalesce(config_json_str, '{}') = '{}'";
+        if transaction.execute(sql, [collection, COSINE_SCHEMA])? > 0 {
             return Ok(());
         }
     }

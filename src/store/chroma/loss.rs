@@ -19,6 +19,11 @@ pub enum Loss {
         /// The key.
         key: String,
     },
+    /// A record that may have had more metadata, or a document: nothing says so.
+    Incomplete {
+        /// The record's id.
+        id: String,
+    },
     /// Rows on a page that cannot be read; nothing says which.
     Page {
         /// The table they belong to.
@@ -67,6 +72,7 @@ impl fmt::Display for Loss {
             Loss::Record { rowid, id: Some(id) } => write!(f, "record {id} (row {rowid}): it cannot be read"),
             Loss::Record { rowid, id: None } => write!(f, "record in row {rowid}: it cannot be read"),
             Loss::Value { id, key } => write!(f, "{key} of {id}: it cannot be read"),
+            Loss::Incomplete { id } => write!(f, "metadata or document of {id}: there may have been more"),
             Loss::Page { table, page } => write!(f, "rows of {table} on page {page}: nothing says which they were"),
             Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
             Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),

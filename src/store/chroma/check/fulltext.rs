@@ -17,15 +17,17 @@ pub(super) fn check(source: &Source, scratch: &Path, depth: Depth) -> Result<Vec
     if catalog::columns(&source.connection, "main", TABLE).unwrap_or_default().is_empty() {
         return Ok(Vec::new()); // the schema has been found wrong already
     }
+    // Dropping a table reads its pages.
+    let is_sound = |part: &str| verdict(&source.connection, &format!("{TABLE}_{part}")) == Ok("ok".into());
+    let is_readable = || PARTS.into_iter().all(is_sound);
     let found = match look(source, scratch, depth) {
-        Err(error) if error.is_damage() => Some(Finding::new(Code::FulltextDamaged, TABLE, error.to_string())),
+        Err(error) if error.is_damage() && !is_readable() => {
+            Some(Finding::new(Code::FulltextDamaged, TABLE, error.to_string()))
+        }
         found => found?,
     };
     let Some(finding) = found else { return Ok(Vec::new()) };
-    // Dropping a table reads its pages.
-    let is_readable =
-        PARTS.iter().all(|part| verdict(&source.connection, &format!("{TABLE}_{part}")) == Ok("ok".into()));
-    let finding = if is_readable { finding } else { finding.with_remedy(Remedy::Rebuild) };
+    let finding = if is_readable() { finding } else { finding.with_remedy(Remedy::Rebuild) };
     Ok(vec![finding.with_amendment(Amendment::FullText)])
 }
 

@@ -25,7 +25,9 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
                 let finding = Finding::new(Code::MetadataOrphan, &*table, "rows of no record");
                 findings.push(finding.with_count(rows as u64).with_amendment(Amendment::Unowned { table, rows }))
             }
-            Loss::Record { .. } | Loss::Value { .. } | Loss::Page { .. } => unread.push(loss.to_string()),
+            Loss::Record { .. } | Loss::Value { .. } | Loss::Incomplete { .. } | Loss::Page { .. } => {
+                unread.push(loss.to_string())
+            }
             Loss::Stranger { .. } => {}               // the schema told
             Loss::Write(_) | Loss::Older { .. } => {} // an amendment would lose it
         }

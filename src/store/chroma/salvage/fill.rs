@@ -134,6 +134,17 @@ const QUEUED: &str = "
         (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)
     ORDER BY q.seq_id DESC";
 
+/// Records of which rows may be missing: those without a document, and those beside a gap in the numbers of the rows,
+/// which are given in the order of writing.
+const DOUBTFUL: &str = "
+    WITH numbered AS (SELECT rowid AS row, id, lead(rowid) OVER (ORDER BY rowid) AS next_row,
+                          lead(id) OVER (ORDER BY rowid) AS next_id FROM main.embedding_metadata),
+    beside AS (SELECT id FROM numbered WHERE next_row IS NOT row + 1
+               UNION SELECT next_id FROM numbered WHERE next_row IS NOT row + 1)
+    SELECT CAST(embedding_id AS TEXT) FROM main.embeddings e WHERE e.id IN beside OR NOT EXISTS
+        (SELECT 1 FROM main.embedding_metadata m WHERE m.id = e.id AND m.key = 'chroma:document')
+    ORDER BY e.id";
+
 /// What existed and is nowhere.
 pub(super) fn losses(
     connection: &Connection,
@@ -168,6 +179,11 @@ pub(super) fn losses(
         "embedding_metadata_array" => trusted.contains("embedding_metadata_array_id_key"),
         _ => false,
     };
+    if incomplete.contains_key("embedding_metadata") && !is_named("embedding_metadata") {
+        let mut query = connection.prepare(DOUBTFUL)?;
+        let doubtful = query.query_map([], |row| Ok(Loss::Incomplete { id: row.get(0)? }))?;
+        losses.extend(doubtful.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
     for (table, pages) in incomplete.iter().filter(|(table, _)| is_of_value(table) && !is_named(table)) {
         losses.extend(pages.iter().map(|page| Loss::Page { table: table.clone(), page: *page }));
     }

@@ -27,13 +27,13 @@ pub(super) const CLASSES: &[Class] = &[
             assert_eq!(super::means::one::<i64>(&arena.palace(), ghosts), 0, "metadata of no record");
         });
     })
-    .perhaps_for_a_person(),
+    .losing(0, 0),
     Class::deep("metadata of 0.6.3 belong to no record", &["metadata-orphan"], |case| {
         case.sql("INSERT INTO embedding_metadata (id, key, string_value) VALUES (5000, 'wing', 'ghost');");
         case.assert_rows("embedding_metadata WHERE id NOT IN (SELECT id FROM embeddings)", 1);
     })
     .on("chroma-0.6.3")
-    .perhaps_for_a_person(),
+    .losing(0, 0),
     Class::deep("a record's vector is nowhere", &["vector-missing"], |case| {
         case.sql(&format!("DELETE FROM embeddings_queue WHERE topic = {} AND id = 'closet-003';", topic(CLOSETS)));
         case.assert_rows("embeddings_queue WHERE id = 'closet-003'", 0);
