@@ -117,7 +117,16 @@ fn is_restored(table: &str, row: &Row, other: &Row) -> bool {
             let is_unnumbered = ["0", "x'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'"].contains(&&*other.values[3]);
             row.values[..3] == other.values[..3] && is_unnumbered && other.values[4].starts_with("'1970-01-01")
         }
-        "collections" => row.values[..2] == other.values[..2] && other.values[2..].contains(&row.values[3]),
+        "collections" => {
+            let placeholder = format!("'recovered-{}'", &row.values[0][1..9]);
+            row.values[0] == other.values[0] && [&row.values[1], &placeholder].contains(&&other.values[1])
+        }
+        // The queue holds numbers as text, and its client has not always read them to the last bit.
+        "embedding_metadata" => {
+            let bits = |row: &Row| u64::from_str_radix(row.values[4].rsplit(' ').next()?, 16).ok();
+            let is_close = bits(row).zip(bits(other)).is_some_and(|(one, two)| one.abs_diff(two) <= 1);
+            row.values[..4] == other.values[..4] && is_close
+        }
         _ => false,
     }
 }

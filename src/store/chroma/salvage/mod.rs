@@ -120,7 +120,9 @@ impl Salvager<'_> {
         tree.walk(root, &mut |entry| {
             let values = entry.payload.ok().and_then(|payload| decode(&payload));
             match values.filter(|values| shape.has_types_of(values)) {
-                Some(values) => target.put(shape, entry.rowid, &values, Place::Tree),
+                // Two rows with one key: a bit of one of them is another now.
+                Some(values) if !target.put(shape, entry.rowid, &values, Place::Tree) => broken.push(entry.page),
+                Some(_) => {}
                 None => broken.push(entry.page),
             }
         })?;

@@ -65,9 +65,12 @@ pub(super) fn read(salvager: &mut Salvager, target: &mut Target) -> io::Result<(
             [first, ..] => salvager.put(first, group, target),
         }
     }
-    // Whose these are is told by the segments, which by now are there.
+    // Whose these are is told by the collections and segments, which by now are there; else by their order, in which
+    // chromadb made the tables.
+    let mut made = ["collection_metadata", "segment_metadata"].into_iter();
     for group in of_collections_or_segments {
-        salvager.put(target.owner_of_metadata(&group.rows[0].1), group, target);
+        let table = target.owner_of_metadata(&group.rows[0].1).or_else(|| made.next());
+        salvager.put(table.unwrap_or("segment_metadata"), group, target);
     }
     Ok(())
 }
@@ -76,7 +79,7 @@ impl Salvager<'_> {
     fn put(&mut self, table: &str, group: Group, target: &mut Target) {
         let shape = &self.shapes[table];
         for (rowid, values) in group.rows.iter().filter(|(_, values)| shape.has_types_of(values)) {
-            target.put(shape, *rowid, values, Place::Orphan);
+            let _ = target.put(shape, *rowid, values, Place::Orphan); // what is there already is what it was
         }
         self.incomplete.entry(table.to_owned()).or_default().extend(group.broken);
     }
