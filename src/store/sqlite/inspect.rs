@@ -3,7 +3,7 @@
 use super::file::Database;
 use super::record::is_record;
 use super::tree::{Object, Tree, Visited, objects};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// What is wrong with a page.
@@ -72,6 +72,10 @@ pub fn inspect(database: &Database) -> io::Result<Inspection> {
     );
     let missing = database.said_pages().filter(|pages| *pages > database.pages());
     note(Owner::Nobody, missing.map(|pages| (pages, "the file ends before it".into())).into_iter().collect());
+    // A page that something leads to and that is none is that one's.
+    let owned: BTreeSet<u32> =
+        faults.iter().filter(|fault| fault.owner != Owner::Nobody).map(|fault| fault.page).collect();
+    faults.retain(|fault| fault.owner != Owner::Nobody || !owned.contains(&fault.page));
     if faults.is_empty() {
         faults.extend(miscounted(&objects, &entries));
     }

@@ -40,6 +40,9 @@ pub struct Entry<'e> {
     pub payload: Result<Cow<'e, [u8]>, String>,
 }
 
+/// Pages that cannot be used, and why.
+pub type PageFaults = Vec<(u32, String)>;
+
 /// Takes entries as they come.
 pub type Receiver<'r> = dyn FnMut(Entry) + 'r;
 
@@ -160,7 +163,7 @@ pub struct Object {
 }
 
 /// What the schema names, as far as it can be read, and what is wrong with its pages.
-pub fn objects(database: &Database, visited: &mut Visited) -> io::Result<(Vec<Object>, Vec<(u32, String)>)> {
+pub fn objects(database: &Database, visited: &mut Visited) -> io::Result<(Vec<Object>, PageFaults)> {
     let mut objects = Vec::new();
     let mut tree = Tree::new(database, visited);
     tree.walk(1, &mut |entry| {
