@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use support::palace::{
-    Arena, Ending, Point, Random, Rows, Sweep, VERSIONS, has, is_exhaustive, no_spawning, sample, say, skip, sql,
-};
+use support::palace::{Arena, Ending, Point, Random, Rows, Sweep, VERSIONS, has, no_spawning, sample, say, skip, sql};
 
 const PAGE_BYTES: usize = 4096;
 
@@ -173,7 +171,7 @@ fn damaged_page_costs_more_than_what_was_on_it() {
     for (case, version) in VERSIONS.into_iter().enumerate() {
         let model = Model::of(version);
         let jobs = [Zero, Noise, Flip, Cut].into_iter().flat_map(|damage| {
-            let pages = sample(&used(&model), 16, &mut random.of_case(case as u64 * 8 + damage as u64));
+            let pages = sample(&used(&model), 12, &mut random.of_case(case as u64 * 8 + damage as u64));
             pages.into_iter().map(move |page| (damage, page))
         });
         sweep.share(jobs.collect::<Vec<_>>(), |(damage, page)| {
@@ -197,4 +195,163 @@ fn damaged_page_costs_more_than_what_was_on_it() {
         say(&format!("{damage}: {cases} pages, {records} records and {values} values lost, {losses} losses listed"));
     }
     sweep.report("damaged pages (new: salvaged)");
+}
+
+/// Without the first page nothing says which tables there are; without the header, not even how large a page is.
+#[test]
+fn lost_schema_costs_a_row() {
+    let random = Random::seeded();
+    for (case, version) in VERSIONS.into_iter().enumerate() {
+        let model = Model::of(version);
+        let mut random = random.of_case(case as u64);
+        for bytes in [100, PAGE_BYTES] {
+            let mut damaged = model.bytes.clone();
+            damaged[..bytes].fill_with(|| random.below(256) as u8);
+            let (rows, salvaged) = model.assert_salvaged(&damaged, &BTreeSet::from([1]), 0);
+            let lost = ["embeddings", "embedding_metadata"].map(|table| model.rows.count(table) - rows.count(table));
+            assert_eq!((lost, salvaged.losses), ([0, 0], Vec::new()), "{version}: the first {bytes} bytes");
+        }
+    }
+}
+
+/// Several pages at once, with and without the first among them.
+#[test]
+fn several_damaged_pages_cost_more_than_what_was_on_them() {
+    let random = Random::seeded();
+    let sweep = Sweep::new("salvage", "several_damaged_pages");
+    for (case, version) in VERSIONS.into_iter().enumerate() {
+        let model = Model::of(version);
+        let pages = used(&model);
+        let jobs = [(2, Zero), (2, Noise), (10, Zero), (10, Noise), (3, Flip)];
+        let jobs: Vec<_> = (0..3).flat_map(|round| jobs.map(|(count, damage)| (round, count, damage))).collect();
+        sweep.share(jobs, |(round, count, damage)| {
+            let nth = round * 100 + count;
+            sweep.attempt(&[&Point { call: format!("{damage:?}-{version}"), nth }], || {
+                let mut random = random.of_case((nth * 8 + case) as u64 + 77);
+                let mut bytes = model.bytes.clone();
+                let mut damaged = BTreeSet::new();
+                if round == 2 && damage != Flip {
+                    damaged.extend(damage.inflict(&mut bytes, 1, &mut random));
+                }
+                while damaged.len() < count {
+                    let page = pages[random.below(pages.len())];
+                    if !damaged.contains(&page) {
+                        damaged.extend(damage.inflict(&mut bytes, page, &mut random));
+                    }
+                }
+                model.assert_salvaged(&bytes, &damaged, damage.altered_max() * count);
+                Ending::New
+            });
+        });
+    }
+    sweep.report("several damaged pages (new: salvaged)");
+}
+
+/// Rows that were deleted lie on free pages, and in the gaps between others, until something else is written there.
+#[test]
+fn deleted_row_comes_back() {
+    let random = Random::seeded();
+    for (case, version) in VERSIONS.into_iter().enumerate() {
+        let arena = Arena::new(version);
+        let delete = "DELETE FROM embedding_metadata WHERE id % 5 > 0; DELETE FROM embeddings WHERE id % 5 > 0;
+                      DELETE FROM embedding_fulltext_search_content WHERE id % 5 > 0;
+                      DELETE FROM embeddings_queue WHERE seq_id % 7 > 0;";
+        sql(&arena.palace(), delete);
+        let model = Model::at(version, &arena.database());
+        let all = (model.bytes.len() / PAGE_BYTES) as u32;
+        let free = (2..=all).filter(|page| model.owner(*page) == Owner::Free).count();
+        assert!(free > 20, "{version}: only {free} pages are free");
+        let mut random = random.of_case(case as u64 + 500);
+        let some = sample(&used(&model), 8, &mut random);
+        for page in some.into_iter().chain([1]) {
+            for damage in [Zero, Noise] {
+                let mut bytes = model.bytes.clone();
+                let damaged = damage.inflict(&mut bytes, page, &mut random);
+                model.assert_salvaged(&bytes, &damaged, 0);
+            }
+        }
+        let mut bytes = model.bytes.clone();
+        bytes[..100].fill_with(|| random.below(256) as u8);
+        model.assert_salvaged(&bytes, &BTreeSet::from([1]), 0);
+    }
+}
+
+/// The fault is found, and it is said whose page it is; nothing is found in what is sound.
+#[test]
+fn damaged_page_is_overlooked() {
+    let random = Random::seeded();
+    for (case, version) in VERSIONS.into_iter().chain(["1.5.9-killed"]).enumerate() {
+        let arena = Arena::unpack(&format!("chroma-{version}"));
+        let model = Model::at(version, &arena.database());
+        assert_eq!(Bench::new(&model.bytes).inspect(), Vec::new(), "{version} is sound");
+        for damage in [Zero, Noise] {
+            let mut random = random.of_case(case as u64 + damage as u64 * 16);
+            for page in sample(&used(&model), 24, &mut random) {
+                let mut bytes = model.bytes.clone();
+                damage.inflict(&mut bytes, page, &mut random);
+                let faults = Bench::new(&bytes).inspect();
+                let names =
+                    |what: &str| what.contains(&format!("page {page}, ")) || what.contains(&format!("page {page} "));
+                let found = faults.iter().find(|fault| fault.page == page || names(&fault.what));
+                let what = format!("{version}: {damage:?} of page {page}");
+                let found = found.unwrap_or_else(|| panic!("{what}: {faults:?}"));
+                assert_eq!(found.owner, model.owner(page), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn same_bytes_give_other_rows() {
+    for version in VERSIONS {
+        let model = Model::of(version);
+        for damaged in [vec![1], (20..60).collect::<Vec<u32>>()] {
+            let mut bytes = model.bytes.clone();
+            damaged.iter().for_each(|page| drop(Zero.inflict(&mut bytes, *page, &mut Random::seeded())));
+            let bench = Bench::new(&bytes);
+            let losses = ["one", "two"].map(|name| bench.salvage(name).losses);
+            assert_eq!(losses[0], losses[1], "{version}: losses");
+            assert_eq!(std::fs::read(bench.path("one")).ok(), std::fs::read(bench.path("two")).ok(), "{version}");
+            assert_eq!(std::fs::read(bench.path("damaged")).expect("a file"), bytes, "{version}: it is only read");
+        }
+    }
+}
+
+/// `sqlite3 .recover` knows nothing of chromadb: whoever does, salvages no fewer records.
+#[test]
+fn fewer_rows_than_sqlite_recovers() {
+    if !has("sqlite3") {
+        return skip("no sqlite3 to compare with");
+    }
+    // Some are built without what `.recover` needs, and make an empty database of anything.
+    let sound = Model::of("1.5.9");
+    let recovered = Bench::new(&sound.bytes).recover();
+    if recovered.is_none_or(|rows| rows.known(&sound.rows, "embeddings") == 0) {
+        return say("SKIPPED: this sqlite3 cannot .recover a sound database");
+    }
+    let random = Random::seeded();
+    let mut sums = [0; 6];
+    for (case, version) in VERSIONS.into_iter().enumerate() {
+        let model = Model::of(version);
+        let mut random = random.of_case(case as u64 + 900);
+        let pages = sample(&used(&model), 5, &mut random);
+        for (damage, page) in pages.into_iter().chain([1]).flat_map(|page| [(Zero, page), (Noise, page), (Cut, page)]) {
+            let mut bytes = model.bytes.clone();
+            damage.inflict(&mut bytes, page, &mut random);
+            let bench = Bench::new(&bytes);
+            bench.salvage("salvaged");
+            let rows = Rows::of(&bench.path("salvaged"));
+            let recovered = bench.recover().unwrap_or_else(|| Rows(BTreeMap::new()));
+            for (place, table) in ["embeddings", "embedding_metadata"].into_iter().enumerate() {
+                let [ours, theirs] = [&rows, &recovered].map(|rows| rows.known(&model.rows, table));
+                let what = format!("{version}: {damage:?} at page {page}: {table}");
+                assert!(ours >= theirs, "{what}: {ours} rows, and .recover finds {theirs}");
+                let there = model.rows.count(table);
+                [there, ours, theirs].iter().zip(&mut sums[place * 3..]).for_each(|(one, sum)| *sum += one);
+            }
+        }
+    }
+    let [records, ours, theirs, values, our_values, their_values] = sums;
+    say(&format!("records: {ours} of {records}, and sqlite3 .recover {theirs}"));
+    say(&format!("values: {our_values} of {values}, and sqlite3 .recover {their_values}"));
 }

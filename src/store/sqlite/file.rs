@@ -106,7 +106,7 @@ impl Database {
     }
 
     /// The page that holds the bytes SQLite locks, and nothing else (§1.4).
-    pub(super) fn lock_page(&self) -> u32 {
+    pub fn lock_page(&self) -> u32 {
         (0x4000_0000 / self.page_bytes) as u32 + 1
     }
 

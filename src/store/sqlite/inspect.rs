@@ -2,8 +2,8 @@
 
 use super::file::Database;
 use super::record::is_record;
-use super::tree::{Faults, Object, Tree, Visited, objects};
-use std::collections::BTreeMap;
+use super::tree::{Object, PageFaults, Tree, Visited, objects};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// What is wrong with a page.
@@ -47,7 +47,7 @@ pub struct Inspection {
 pub fn inspect(database: &Database) -> io::Result<Inspection> {
     let mut visited = Visited::none(database);
     let mut faults = Vec::new();
-    let mut note = |owner: Owner, found: Faults| {
+    let mut note = |owner: Owner, found: PageFaults| {
         faults.extend(found.into_iter().map(|(page, what)| Fault { page, owner: owner.clone(), what }));
     };
     let (objects, found) = objects(database, &mut visited)?;
@@ -76,6 +76,10 @@ pub fn inspect(database: &Database) -> io::Result<Inspection> {
     }
     let missing = database.said_pages().filter(|pages| *pages > database.pages());
     note(Owner::Lost, missing.map(|pages| (pages, "the file ends before it".into())).into_iter().collect());
+    // A page that something leads to and that is none is that one's.
+    let is_nobodys = |fault: &Fault| matches!(fault.owner, Owner::Nobody | Owner::Lost);
+    let owned: BTreeSet<u32> = faults.iter().filter(|fault| !is_nobodys(fault)).map(|fault| fault.page).collect();
+    faults.retain(|fault| !is_nobodys(fault) || !owned.contains(&fault.page));
     if faults.is_empty() {
         faults.extend(miscounted(&objects, &entries));
     }
@@ -91,7 +95,7 @@ fn owner(object: &Object) -> Owner {
 
 /// Visits the free pages (§1.5), and says what is wrong with their list. Where the header does not say where it
 /// begins, its trunks are looked for: what is free must not be taken for rows.
-pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Faults> {
+pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<PageFaults> {
     let mut faults = Vec::new();
     if !database.has_header() {
         for page in 2..=database.pages() {

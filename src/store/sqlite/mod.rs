@@ -17,4 +17,4 @@ pub use file::Database;
 pub use inspect::{Fault, Inspection, Owner, free_pages, inspect};
 pub use page::{Cell, Kind, Page};
 pub use record::{Value, decode};
-pub use tree::{Entry, Faults, Object, Receiver, Tree, Visited, objects};
+pub use tree::{Entry, Object, PageFaults, Receiver, Tree, Visited, objects};

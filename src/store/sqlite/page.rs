@@ -170,21 +170,35 @@ impl Page {
             return Ok(Err(format!("a row claims {} bytes", cell.payload_bytes)));
         }
         let mut payload = local.to_vec();
+        let mut last = self.number;
         while (payload.len() as u64) < cell.payload_bytes {
-            if !take(next) {
-                return Ok(Err(format!("overflow page {next} belongs to something else")));
+            let wrong = |what: &str| Ok(Err(format!("overflow page {next}, to which page {last} leads, {what}")));
+            let Some(bytes) = database.page(next)? else { return wrong("lies outside the file") };
+            let after = u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"));
+            // Pages of trees are told by this as well: their first byte makes it a number that few files reach.
+            if after > database.pages() {
+                return wrong("is none");
             }
-            let Some(bytes) = database.page(next)? else {
-                return Ok(Err(format!("overflow page {next} lies outside the file")));
-            };
-            let left = (cell.payload_bytes - payload.len() as u64).min(self.usable as u64 - 4) as usize;
             if bytes.iter().all(|byte| *byte == 0) {
-                return Ok(Err(format!("overflow page {next} is empty")));
+                return wrong("is empty");
             }
+            if !take(next) {
+                return wrong("belongs to something else");
+            }
+            let left = (cell.payload_bytes - payload.len() as u64).min(self.usable as u64 - 4) as usize;
             payload.extend_from_slice(&bytes[4..4 + left]);
-            next = u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"));
+            (last, next) = (next, after);
+        }
+        if next != 0 {
+            return Ok(Err(format!("overflow page {last} goes on where the row ends")));
         }
         Ok(Ok(Cow::Owned(payload)))
+    }
+
+    /// Whether any row is above `least` and not above `most`; the lowest number of all is above itself.
+    pub(super) fn has_row_in(&self, least: i64, most: i64) -> bool {
+        let mut cells = (0..self.count()).filter_map(|index| self.cell(index).ok());
+        cells.any(|cell| (cell.rowid > least || least == i64::MIN) && cell.rowid <= most)
     }
 
     /// Whether two cells overlap, by where they begin and the bytes they hold on the page.
@@ -193,5 +207,29 @@ impl Page {
         let mut spans: Vec<(usize, usize)> = spans.map(|cell| (cell.begin, cell.end)).collect();
         spans.sort_unstable();
         spans.windows(2).any(|pair| pair[0].1 > pair[1].0)
+    }
+
+    /// Whether cells, free blocks and fragments are all of the content area, as they are on a sound page.
+    pub(super) fn has_gap(&self) -> bool {
+        let head = if self.number == 1 { HEADER_BYTES } else { 0 };
+        let two = |at: usize| self.bytes.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])));
+        let content = match two(head + 5) {
+            Some(0) => 65536,
+            begin => begin.unwrap_or(0),
+        };
+        // No cell is given less than a free block takes.
+        let cells =
+            (0..self.count()).filter_map(|index| self.cell(index).ok()).map(|cell| (cell.end - cell.begin).max(4));
+        let mut bytes = cells.sum::<usize>() + usize::from(self.bytes[head + 7]);
+        let mut block = two(head + 1).unwrap_or(0);
+        while block > 0 {
+            let (Some(next), Some(size)) = (two(block), two(block + 2)) else { return true };
+            bytes += size;
+            if next > 0 && next <= block {
+                return true;
+            }
+            block = next;
+        }
+        content + bytes != self.usable
     }
 }

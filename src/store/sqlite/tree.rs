@@ -40,8 +40,8 @@ pub struct Entry<'e> {
     pub payload: Result<Cow<'e, [u8]>, String>,
 }
 
-/// Pages, and what is wrong with each.
-pub type Faults = Vec<(u32, String)>;
+/// Pages that cannot be used, and why.
+pub type PageFaults = Vec<(u32, String)>;
 
 /// Takes entries as they come.
 pub type Receiver<'r> = dyn FnMut(Entry) + 'r;
@@ -51,7 +51,7 @@ pub struct Tree<'t> {
     database: &'t Database,
     visited: &'t mut Visited,
     /// Pages that cannot be used, and why.
-    pub faults: Faults,
+    pub faults: PageFaults,
     /// Entries that were met.
     pub entries: u64,
 }
@@ -75,23 +75,27 @@ impl<'t> Tree<'t> {
         depth: usize,
         receive: &mut Receiver,
     ) -> io::Result<()> {
-        if depth == 0 || !self.visited.take(number) {
-            self.faults.push((number, "it lies outside the file, or belongs to something else".into()));
-            return Ok(());
+        let mut wrong = |what: &str| {
+            self.faults.push((number, what.into()));
+            Ok(())
+        };
+        if depth == 0 || self.visited.is_taken(number) {
+            return wrong("it lies outside the file, or belongs to something else");
         }
+        // What a wrong number leads to may be another's: it is taken only once it is known to fit.
         let page = match self.database.tree_page(number)? {
             Ok(page) if expected.is_none_or(|is_table| is_table == page.kind.is_table()) => page,
-            Ok(_) => {
-                self.faults.push((number, "it is a page of another kind of tree".into()));
-                return Ok(());
-            }
-            Err(what) => {
-                self.faults.push((number, what));
-                return Ok(());
-            }
+            Ok(_) => return wrong("it is a page of another kind of tree"),
+            Err(what) => return wrong(&what),
         };
+        if page.kind == Kind::TableLeaf && page.count() > 0 && !page.has_row_in(least, most) {
+            return wrong("its rows belong elsewhere");
+        }
+        self.visited.take(number);
         if page.has_overlap() {
             self.faults.push((number, "its cells overlap".into()));
+        } else if page.has_gap() {
+            self.faults.push((number, "its cells do not fill it".into()));
         }
         let mut last = least;
         for index in 0..page.count() {
@@ -159,7 +163,7 @@ pub struct Object {
 }
 
 /// What the schema names, as far as it can be read, and what is wrong with its pages.
-pub fn objects(database: &Database, visited: &mut Visited) -> io::Result<(Vec<Object>, Faults)> {
+pub fn objects(database: &Database, visited: &mut Visited) -> io::Result<(Vec<Object>, PageFaults)> {
     let mut objects = Vec::new();
     let mut tree = Tree::new(database, visited);
     tree.walk(1, &mut |entry| {

@@ -77,7 +77,7 @@ impl Rows {
                 }
             }
             let far: Vec<_> = missing.iter().filter(|row| !is_hit(row)).collect();
-            assert!(far.is_empty(), "{table}: on none of the damaged pages {damaged:?}: {far:?}");
+            assert!(far.is_empty(), "{table}: on none of the damaged pages: {far:?}");
             assert!(found.len() <= altered_max, "{table}: rows that nobody wrote: {found:?}");
             let silent: Vec<_> = missing.iter().filter(|row| !is_listed(table, row, &ids, losses)).collect();
             assert!(silent.len() <= altered_max, "{table}: not among the losses {losses:?}: {silent:?}");
@@ -117,7 +117,16 @@ fn is_restored(table: &str, row: &Row, other: &Row) -> bool {
             let is_unnumbered = ["0", "x'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'"].contains(&&*other.values[3]);
             row.values[..3] == other.values[..3] && is_unnumbered && other.values[4].starts_with("'1970-01-01")
         }
-        "collections" => row.values[..2] == other.values[..2] && other.values[2..].contains(&row.values[3]),
+        "collections" => {
+            let placeholder = format!("'recovered-{}'", &row.values[0][1..9]);
+            row.values[0] == other.values[0] && [&row.values[1], &placeholder].contains(&&other.values[1])
+        }
+        // The queue holds numbers as text, and its client has not always read them to the last bit.
+        "embedding_metadata" => {
+            let bits = |row: &Row| u64::from_str_radix(row.values[4].rsplit(' ').next()?, 16).ok();
+            let is_close = bits(row).zip(bits(other)).is_some_and(|(one, two)| one.abs_diff(two) <= 1);
+            row.values[..4] == other.values[..4] && is_close
+        }
         _ => false,
     }
 }
@@ -125,7 +134,8 @@ fn is_restored(table: &str, row: &Row, other: &Row) -> bool {
 fn is_listed(table: &str, row: &Row, ids: &BTreeMap<&str, &str>, losses: &[Loss]) -> bool {
     let quoted = |text: &str| format!("'{}'", text.as_bytes().escape_ascii());
     losses.iter().any(|loss| match loss {
-        Loss::Page { table: of, .. } => of == table,
+        Loss::Page { table: of, .. } if of == table => true,
+        Loss::Page { table: of, page } => of == "some table" && (*page == 1 || row.pages.contains(page)),
         Loss::Record { rowid, .. } => table == "embeddings" && row.values[0] == rowid.to_string(),
         Loss::Value { id, key } => {
             let is_record = ids.get(&*row.values[0]) == Some(&&*quoted(id)) || *id == format!("row {}", row.values[0]);

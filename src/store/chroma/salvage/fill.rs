@@ -69,8 +69,10 @@ pub(super) fn gaps(
     }
     if incomplete.contains_key("embedding_metadata") {
         fill("values from the indexes over them", &values("embedding_metadata", "scalar"))?;
-        fill("documents from the full-text index", DOCUMENTS)?;
-        fill("values from the queue", QUEUED)?;
+        fill("documents from the full-text index", &documents("k.row", "JOIN"))?;
+        fill("values from the queue", &queued(incomplete))?;
+        // These get new numbers, after all that are known.
+        fill("documents that only the full-text index names", &documents("NULL", "LEFT JOIN"))?;
     }
     if incomplete.contains_key("embedding_metadata_array") && format.has_arrays() {
         fill("elements of arrays from the indexes over them", &values("embedding_metadata_array", "array"))?;
@@ -114,25 +116,50 @@ fn values(table: &str, kind: &str) -> String {
     )
 }
 
-const DOCUMENTS: &str = "
-    INSERT OR IGNORE INTO main.embedding_metadata (id, key, string_value)
-    SELECT c.id, 'chroma:document', c.c0 FROM temp.content c JOIN main.embeddings e USING (id)
-    WHERE c.c0 IS NOT NULL AND NOT EXISTS
-        (SELECT 1 FROM main.embedding_metadata m WHERE m.id = c.id AND m.key = 'chroma:document')
-    ORDER BY c.id";
+/// Documents under the number that `row` says, of those whose number is known or of all.
+fn documents(row: &str, join: &str) -> String {
+    format!(
+        "INSERT OR IGNORE INTO main.embedding_metadata (rowid, id, key, string_value)
+         SELECT {row}, c.id, 'chroma:document', c.c0 FROM temp.content c JOIN main.embeddings e USING (id)
+         {join} temp.known_key k ON k.kind = 'scalar' AND k.id = c.id AND k.key = 'chroma:document'
+         WHERE c.c0 IS NOT NULL AND NOT EXISTS
+             (SELECT 1 FROM main.embedding_metadata m WHERE m.id = c.id AND m.key = 'chroma:document')
+         ORDER BY c.id"
+    )
+}
 
-/// Values that existed and are still missing, from the last write to the record that has them.
-const QUEUED: &str = "
-    INSERT OR IGNORE INTO main.embedding_metadata (rowid, id, key, string_value, int_value, float_value, bool_value)
-    SELECT k.row, k.id, k.key, CASE j.type WHEN 'text' THEN j.value END, CASE j.type WHEN 'integer' THEN j.value END,
-        CASE j.type WHEN 'real' THEN j.value END, CASE j.type WHEN 'true' THEN 1 WHEN 'false' THEN 0 END
-    FROM temp.known_key k JOIN main.embeddings e ON e.id = k.id
-    JOIN main.embeddings_queue q ON q.id = e.embedding_id AND q.operation <> 3
-        AND q.topic IN (SELECT 'persistent://default/default/' || collection FROM main.segments WHERE id = e.segment_id)
-    JOIN json_each(CASE WHEN json_valid(q.metadata) THEN q.metadata ELSE '{}' END) j ON j.key = k.key
-    WHERE k.kind = 'scalar' AND NOT EXISTS
-        (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)
-    ORDER BY q.seq_id DESC";
+/// Values that existed and are still missing, from the last write that has them and that the record has seen. Where the
+/// queue has gaps, a later write may be gone: then only the last write of all is believed. Sequence numbers are compared as
+/// sixteen digits, because older versions store them as eight bytes.
+fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
+    let digits = |of: &str| format!("CASE typeof({of}) WHEN 'integer' THEN printf('%016X', {of}) ELSE hex({of}) END");
+    let own = digits("e.seq_id");
+    let seen = match incomplete.contains_key("embeddings_queue") {
+        true => format!("= {own}"),
+        // A record that was restored has no number; everything that its segment has seen is its own as well.
+        false => format!(
+            "<= CASE WHEN ltrim({own}, '0') <> '' THEN {own} ELSE
+                 (SELECT {} FROM main.max_seq_id m WHERE m.segment_id = e.segment_id) END",
+            digits("m.seq_id")
+        ),
+    };
+    format!(
+        "INSERT OR IGNORE INTO main.embedding_metadata
+             (rowid, id, key, string_value, int_value, float_value, bool_value)
+         SELECT k.row, k.id, k.key, CASE j.type WHEN 'text' THEN j.value END,
+             CASE j.type WHEN 'integer' THEN j.value END, CASE j.type WHEN 'real' THEN j.value END,
+             CASE j.type WHEN 'true' THEN 1 WHEN 'false' THEN 0 END
+         FROM temp.known_key k JOIN main.embeddings e ON e.id = k.id
+         JOIN main.embeddings_queue q ON q.id = e.embedding_id AND q.operation <> 3
+             AND q.topic IN
+                 (SELECT 'persistent://default/default/' || collection FROM main.segments WHERE id = e.segment_id)
+             AND printf('%016X', q.seq_id) {seen}
+         JOIN json_each(CASE WHEN json_valid(q.metadata) THEN q.metadata ELSE '{{}}' END) j ON j.key = k.key
+         WHERE k.kind = 'scalar' AND j.type IN ('text', 'integer', 'real', 'true', 'false') AND NOT EXISTS
+             (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)
+         ORDER BY q.seq_id DESC"
+    )
+}
 
 /// Records of which rows may be missing: those without a document, and those beside a gap in the numbers of the rows,
 /// which are given in the order of writing.
@@ -153,14 +180,13 @@ pub(super) fn losses(
     format: &Format,
 ) -> rusqlite::Result<Vec<Loss>> {
     let mut losses = Vec::new();
-    let mut kinds = vec![("embedding_metadata", "scalar")];
-    kinds.extend(format.has_arrays().then_some(("embedding_metadata_array", "array")));
-    for (table, kind) in kinds {
+    let mut kinds = vec![("scalar", "SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key")];
+    let array = ("array", "SELECT 1 FROM main.embedding_metadata_array m WHERE m.rowid = k.row");
+    kinds.extend(format.has_arrays().then_some(array));
+    for (kind, is_there) in kinds {
         let sql = format!(
             "SELECT coalesce(CAST(e.embedding_id AS TEXT), 'row ' || k.id), CAST(k.key AS TEXT) FROM temp.known_key k
-             LEFT JOIN main.embeddings e ON e.id = k.id
-             WHERE k.kind = ?1 AND k.row NOT IN (SELECT rowid FROM main.{table})
-                 AND NOT EXISTS (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)"
+             LEFT JOIN main.embeddings e ON e.id = k.id WHERE k.kind = ?1 AND NOT EXISTS ({is_there})"
         );
         let mut query = connection.prepare(&sql)?;
         let lost = query.query_map([kind], |row| Ok(Loss::Value { id: row.get(0)?, key: row.get(1)? }))?;
@@ -191,6 +217,7 @@ pub(super) fn losses(
 }
 
 /// Whether a table holds something that is not made anew.
-fn is_of_value(table: &str) -> bool {
-    !["migrations", "maintenance_log", "embeddings_queue_config", super::shape::CONTENT].contains(&table)
+pub(super) fn is_of_value(table: &str) -> bool {
+    !["migrations", "acquire_write", "maintenance_log", "embeddings_queue_config", super::shape::CONTENT]
+        .contains(&table)
 }

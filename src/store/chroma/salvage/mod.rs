@@ -5,17 +5,20 @@
 //! from the indexes, the full-text copy of the documents, and the queue. What existed and is nowhere is listed. The
 //! damaged file is only read, and the same bytes give the same database.
 
+mod detect;
 mod fill;
 mod orphans;
 mod shape;
 mod target;
+mod unread;
 
 use super::error::{During, Error};
 use super::format::Format;
 use super::{Loss, file};
 use crate::store::sqlite::{Database, Object, Tree, Value, Visited, decode, free_pages, objects};
+use detect::Schema;
 use shape::Shapes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use target::Target;
@@ -45,8 +48,9 @@ pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
     let failed = |source| Error::Scratch { path: original.to_owned(), source };
     let database = file::open(original).and_then(Database::new).map_err(failed)?;
     let mut visited = Visited::none(&database);
-    let (objects, _) = objects(&database, &mut visited).map_err(failed)?;
-    let format = detect(&database, &objects).map_err(failed)?;
+    let (objects, faults) = objects(&database, &mut visited).map_err(failed)?;
+    let schema = if faults.is_empty() && !objects.is_empty() { Schema::Whole } else { Schema::Damaged };
+    let format = detect::format(&database, &objects, schema, path)?;
     let mut target = Target::create(path, format)?;
     let mut salvager = Salvager {
         shapes: Shapes::of(format).during(path, "reading its schema")?,
@@ -54,6 +58,7 @@ pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
         objects: &objects,
         visited,
         incomplete: BTreeMap::new(),
+        unread: BTreeSet::new(),
     };
     salvager.read_trees(&mut target).map_err(failed)?;
     free_pages(&database, &mut salvager.visited).map_err(failed)?;
@@ -61,7 +66,12 @@ pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
     if target.is_empty() {
         return Err(Error::NotADatabase(original.to_owned()));
     }
+    if !salvager.is_complete() {
+        unread::find(&mut salvager).map_err(failed)?;
+    }
     let mut salvaged = target.finish(&salvager.incomplete, format)?;
+    let unread = salvager.unread.iter().copied();
+    salvaged.losses.extend(unread.map(|page| Loss::Page { table: "some table".into(), page }));
     let strangers = objects.iter().filter(|object| is_strange(object, format)).map(|object| object.name.clone());
     salvaged.losses.extend(strangers.map(|name| Loss::Stranger { name }));
     Ok(salvaged)
@@ -74,6 +84,8 @@ struct Salvager<'s> {
     visited: Visited,
     /// Tables that were not read to their end, with the pages that could not be.
     incomplete: BTreeMap<String, Vec<u32>>,
+    /// Pages that could not be read of which nothing says whose they are.
+    unread: BTreeSet<u32>,
 }
 
 impl Salvager<'_> {
@@ -94,6 +106,11 @@ impl Salvager<'_> {
         Ok(())
     }
 
+    /// Whether the schema names every table that holds something.
+    fn is_complete(&self) -> bool {
+        self.shapes.names().filter(|name| fill::is_of_value(name)).all(|name| self.root(name).is_some())
+    }
+
     fn root(&self, name: &str) -> Option<u32> {
         let mut named = self.objects.iter().filter(|object| object.kind == "table" && object.name == name);
         named.next().map(|object| object.root).filter(|root| *root > 0)
@@ -106,7 +123,9 @@ impl Salvager<'_> {
         tree.walk(root, &mut |entry| {
             let values = entry.payload.ok().and_then(|payload| decode(&payload));
             match values.filter(|values| shape.has_types_of(values)) {
-                Some(values) => target.put(shape, entry.rowid, &values, Place::Tree),
+                // Two rows with one key: a bit of one of them is another now.
+                Some(values) if !target.put(shape, entry.rowid, &values, Place::Tree) => broken.push(entry.page),
+                Some(_) => {}
                 None => broken.push(entry.page),
             }
         })?;
@@ -134,33 +153,6 @@ impl Salvager<'_> {
         }
         Ok(())
     }
-}
-
-/// The format whose migrations the database holds; where these are lost, the one whose tables it has; where the
-/// schema is lost as well, the newest.
-fn detect(database: &Database, objects: &[Object]) -> io::Result<&'static Format> {
-    let mut rows = Vec::new();
-    let mut visited = Visited::none(database);
-    let root = objects.iter().find(|object| object.name == "migrations").map(|object| object.root);
-    let mut take = |entry: crate::store::sqlite::Entry| {
-        let values = entry.payload.ok().and_then(|payload| decode(&payload));
-        rows.extend(values.and_then(|values| shape::migration(&values)));
-    };
-    match root {
-        Some(root) => Tree::new(database, &mut visited).walk(root, &mut take)?,
-        None => orphans::each_leaf(database, &Visited::none(database), &mut |page| {
-            Tree::new(database, &mut visited).cells(page, &mut take)
-        })?,
-    }
-    rows.sort();
-    rows.dedup();
-    let has = |format: &Format| {
-        let made = objects.iter().filter(|object| format.makes(&object.name)).count();
-        let known = rows.iter().filter(|(dir, version)| format.has_migration(dir, *version)).count();
-        let missing = format.migrations.len() - known;
-        (known, made, std::cmp::Reverse(missing))
-    };
-    Ok(Format::all().iter().max_by_key(|format| has(format)).expect("some format is known"))
 }
 
 fn is_strange(object: &Object, format: &Format) -> bool {

@@ -8,7 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// Rows of one page or of pages below one.
-type Group = Vec<(i64, Vec<Value>)>;
+#[derive(Default)]
+struct Group {
+    rows: Vec<(i64, Vec<Value>)>,
+    /// Pages with rows that cannot be read.
+    broken: Vec<u32>,
+}
 
 /// Takes a page.
 pub(super) type PageReceiver<'r> = dyn FnMut(&Page) -> io::Result<()> + 'r;
@@ -44,16 +49,40 @@ pub(super) fn read(salvager: &mut Salvager, target: &mut Target) -> io::Result<(
     // The largest group of a shape comes first: it is the one that the others are compared with.
     let mut groups: Vec<Vec<u32>> = pages.into_values().collect();
     groups.sort_by_key(|pages| std::cmp::Reverse(pages.len()));
+    let mut of_collections_or_segments = Vec::new();
     for pages in groups {
-        let rows = rows(database, &mut salvager.visited, &pages)?;
-        if let Some(table) = table_of(&salvager.shapes, &salvager.incomplete, &rows, target) {
-            let shape = &salvager.shapes[&table];
-            for (rowid, values) in rows.iter().filter(|(_, values)| shape.has_types_of(values)) {
-                target.put(shape, *rowid, values, Place::Orphan);
+        let group = group(database, &mut salvager.visited, &pages)?;
+        let best: Vec<String> =
+            best(&salvager.shapes, &salvager.incomplete, &group.rows).into_iter().map(str::to_owned).collect();
+        match best.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            [] => salvager.unread.extend(group.broken),
+            [only] => salvager.put(only, group, target),
+            ["embedding_metadata", "embedding_metadata_array"] => {
+                salvager.put(scalar_or_array(&group.rows, target), group, target);
             }
+            ["collection_metadata", "segment_metadata"] => of_collections_or_segments.push(group),
+            [.., _] if best.iter().any(|name| name == CONTENT) => salvager.put(CONTENT, group, target),
+            [first, ..] => salvager.put(first, group, target),
         }
     }
+    // Whose these are is told by the collections and segments, which by now are there; else by their order, in which
+    // chromadb made the tables.
+    let mut made = ["collection_metadata", "segment_metadata"].into_iter();
+    for group in of_collections_or_segments {
+        let table = target.owner_of_metadata(&group.rows[0].1).or_else(|| made.next());
+        salvager.put(table.unwrap_or("segment_metadata"), group, target);
+    }
     Ok(())
+}
+
+impl Salvager<'_> {
+    fn put(&mut self, table: &str, group: Group, target: &mut Target) {
+        let shape = &self.shapes[table];
+        for (rowid, values) in group.rows.iter().filter(|(_, values)| shape.has_types_of(values)) {
+            let _ = target.put(shape, *rowid, values, Place::Orphan); // what is there already is what it was
+        }
+        self.incomplete.entry(table.to_owned()).or_default().extend(group.broken);
+    }
 }
 
 /// For each page below another one that was not visited, the topmost of these.
@@ -77,45 +106,38 @@ fn tops(database: &Database, visited: &Visited) -> io::Result<BTreeMap<u32, u32>
     Ok(parents.keys().map(top).collect())
 }
 
-fn rows(database: &Database, visited: &mut Visited, pages: &[u32]) -> io::Result<Group> {
-    let mut rows = Vec::new();
+fn group(database: &Database, visited: &mut Visited, pages: &[u32]) -> io::Result<Group> {
+    let mut group = Group::default();
     for number in pages.iter().copied() {
         if let Ok(page) = database.tree_page(number)?
             && visited.take(number)
         {
-            Tree::new(database, visited).cells(&page, &mut |entry| {
-                let values = entry.payload.ok().and_then(|payload| decode(&payload));
-                rows.extend(values.map(|values| (entry.rowid, values)));
+            let mut tree = Tree::new(database, visited);
+            tree.cells(&page, &mut |entry| match entry.payload.ok().and_then(|payload| decode(&payload)) {
+                Some(values) => group.rows.push((entry.rowid, values)),
+                None => group.broken.push(entry.page),
             })?;
+            group.broken.extend(tree.faults.iter().map(|(page, _)| *page));
         }
     }
-    Ok(rows)
+    group.broken.dedup();
+    Ok(group)
 }
 
-/// The table that most of the rows fit, of those that were not read to their end.
-fn table_of(shapes: &Shapes, incomplete: &BTreeMap<String, Vec<u32>>, rows: &Group, target: &Target) -> Option<String> {
+/// The tables that most of the rows fit, of those that were not read to their end.
+fn best<'s>(shapes: &'s Shapes, incomplete: &BTreeMap<String, Vec<u32>>, rows: &[(i64, Vec<Value>)]) -> Vec<&'s str> {
     let mut votes = BTreeMap::<&str, usize>::new();
     for (_, values) in rows {
         let fitting = shapes.fitting(values).into_iter().filter(|name| incomplete.contains_key(*name));
         fitting.for_each(|name| *votes.entry(name).or_default() += 1);
     }
-    let most = votes.values().copied().max()?;
-    let best: Vec<&str> = votes.into_iter().filter(|(_, count)| *count == most).map(|(name, _)| name).collect();
-    Some(
-        match best.as_slice() {
-            [only] => only,
-            ["embedding_metadata", "embedding_metadata_array"] => scalar_or_array(rows, target),
-            ["collection_metadata", "segment_metadata"] => target.owner_of_metadata(&rows[0].1),
-            [.., _] if best.contains(&CONTENT) => CONTENT,
-            _ => best[0],
-        }
-        .to_owned(),
-    )
+    let most = votes.values().copied().max();
+    votes.into_iter().filter(|(_, count)| Some(*count) == most).map(|(name, _)| name).collect()
 }
 
 /// Both tables have the same columns. Documents are never arrays, a key stands once in a record's scalars, and row
 /// numbers are not given twice.
-fn scalar_or_array(rows: &Group, target: &Target) -> &'static str {
+fn scalar_or_array(rows: &[(i64, Vec<Value>)], target: &Target) -> &'static str {
     let is_document = |values: &Vec<Value>| values.get(1) == Some(&Value::Text(b"chroma:document".to_vec()));
     if rows.iter().any(|(_, values)| is_document(values)) {
         return "embedding_metadata";

@@ -7,6 +7,8 @@ use std::ops::Index;
 
 /// The full-text copy of the documents, which SQLite makes by itself.
 pub(super) const CONTENT: &str = "embedding_fulltext_search_content";
+/// What the configuration of the queue calls itself.
+const QUEUE_CONFIG: &str = "\"EmbeddingsQueueConfigurationInternal\"";
 /// Later versions have added as many columns to a table; rows from before do without them.
 const ADDED_MAX: usize = 3;
 
@@ -62,7 +64,10 @@ impl Shapes {
             {
                 column.kind = Kind::Alias;
             }
-            let columns = columns.into_iter().map(|(_, column)| column).collect();
+            let mut columns: Vec<Column> = columns.into_iter().map(|(_, column)| column).collect();
+            if let (CONTENT, [_, document]) = (&*name, &mut columns[..]) {
+                document.kind = Kind::Text; // SQLite declares no types here
+            }
             shapes.insert(name.clone(), Shape { name, columns });
         }
         Ok(Shapes(shapes))
@@ -148,10 +153,13 @@ impl Shape {
             "embeddings_queue" => text(3).starts_with("persistent://"),
             "collections" => is_uuid(0) && !text(1).is_empty() && !text(1).starts_with("urn:"),
             "segments" => is_uuid(0) && text(1).starts_with("urn:"),
-            "collection_metadata" | "segment_metadata" | "max_seq_id" => is_uuid(0),
+            // Not three, as those of `databases`.
+            "collection_metadata" | "segment_metadata" => is_uuid(0) && values.len() >= 5,
+            "max_seq_id" => is_uuid(0),
             "databases" => is_uuid(0) && values.len() == 3 && !text(1).starts_with("urn:"),
             "tenants" => !text(0).is_empty(),
-            "embeddings_queue_config" => text(1).starts_with('{'),
+            "embeddings_queue_config" => text(1).contains(QUEUE_CONFIG),
+            CONTENT => !text(1).contains(QUEUE_CONFIG),
             _ => true,
         }
     }

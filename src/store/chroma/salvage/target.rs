@@ -46,23 +46,26 @@ impl Target {
         Ok(Target { connection, path, failed: None, losses, restored, trusted })
     }
 
-    /// Takes a row in. Of two with the same key the first one stays, but of two records the one that was written last.
-    pub(super) fn put(&mut self, shape: &Shape, rowid: i64, values: &[Value], place: Place) {
+    /// Takes a row in; says whether it could. Of two with the same key the first one stays, but of two records the one
+    /// that was written last.
+    pub(super) fn put(&mut self, shape: &Shape, rowid: i64, values: &[Value], place: Place) -> bool {
         let put = if shape.name == CONTENT {
             let sql = "INSERT OR IGNORE INTO temp.content (id, c0) VALUES (?1, ?2)";
             let insert = self.connection.prepare_cached(sql);
-            insert.and_then(|mut insert| insert.execute(params![rowid, values.get(1).map(bound)])).map(|_| false)
+            insert.and_then(|mut insert| insert.execute(params![rowid, values.get(1).map(bound)])).map(|rows| rows > 0)
         } else {
             self.insert(shape, rowid, values)
         };
+        let is_taken = matches!(put, Ok(true));
         match put {
-            Ok(true) if place == Place::Orphan => {
+            Ok(true) if place == Place::Orphan && shape.name != CONTENT => {
                 let source = format!("rows of {} from pages that nothing led to", shape.name);
                 *self.restored.entry(source).or_default() += 1;
             }
             Ok(_) => {}
             Err(error) => drop(self.failed.get_or_insert(error)),
         }
+        is_taken
     }
 
     fn insert(&mut self, shape: &Shape, rowid: i64, values: &[Value]) -> rusqlite::Result<bool> {
@@ -157,11 +160,18 @@ impl Target {
         self.connection.query_row(sql, [rowid], |row| row.get(0)).unwrap_or(false)
     }
 
-    /// Whose metadata a row is: of the segment of this name, if there is one.
-    pub(super) fn owner_of_metadata(&self, values: &[Value]) -> &'static str {
-        let sql = "SELECT EXISTS (SELECT 1 FROM main.segments WHERE id = ?1)";
-        let is_segment = self.connection.query_row(sql, [bound(&values[0])], |row| row.get(0)).unwrap_or(false);
-        if is_segment { "segment_metadata" } else { "collection_metadata" }
+    /// Whose metadata a row is: of the segment or the collection of this name. Where one of both tables is lost, it is
+    /// of what is not in the other; where both are, nobody knows.
+    pub(super) fn owner_of_metadata(&self, values: &[Value]) -> Option<&'static str> {
+        let has = |sql: &str| self.connection.query_row(sql, [bound(&values[0])], |row| row.get(0)).unwrap_or(false);
+        let has_other = |table: &str| has(&format!("SELECT count(*) > 0 AND sum(id = ?1) = 0 FROM main.{table}"));
+        match () {
+            () if has("SELECT EXISTS (SELECT 1 FROM main.segments WHERE id = ?1)") => Some("segment_metadata"),
+            () if has("SELECT EXISTS (SELECT 1 FROM main.collections WHERE id = ?1)") => Some("collection_metadata"),
+            () if has_other("collections") => Some("segment_metadata"),
+            () if has_other("segments") => Some("collection_metadata"),
+            () => None,
+        }
     }
 
     /// Fills the gaps, writes what every database of the format holds, and says what is lost.
