@@ -30,7 +30,14 @@ impl Database {
         header.resize(HEADER_BYTES, 0);
         let mut database = Database { file, bytes, header, page_bytes: 4096, usable: 4096 };
         match database.said_page_bytes() {
-            Some((page_bytes, reserved)) => database.set_page_bytes(page_bytes, reserved),
+            // A header that lies finds no page where it says that pages are.
+            Some((page_bytes, reserved)) if database.score(page_bytes, reserved)? > 0 => {}
+            Some((page_bytes, reserved)) => {
+                database.guess_page_bytes()?;
+                if database.score(database.page_bytes, 0)? == 0 {
+                    database.set_page_bytes(page_bytes, reserved);
+                }
+            }
             None => database.guess_page_bytes()?,
         }
         Ok(database)
@@ -63,20 +70,25 @@ impl Database {
     fn guess_page_bytes(&mut self) -> io::Result<()> {
         let mut best = (0, 4096);
         for page_bytes in (9..=16).map(|power| 1_u64 << power) {
-            self.set_page_bytes(page_bytes, 0);
-            let stride = (u64::from(self.pages()) / SAMPLES).max(1) as usize;
-            let mut trees = 0;
-            for number in (2..=self.pages()).step_by(stride) {
-                trees += u64::from(self.page(number)?.is_some_and(|bytes| looks_like_a_tree(&bytes, self.usable)));
-            }
-            // As many bytes of plausible pages as there are: small sizes find more pages, and more that are none.
-            let score = trees * page_bytes;
+            let score = self.score(page_bytes, 0)?;
             if score > best.0 {
                 best = (score, page_bytes);
             }
         }
         self.set_page_bytes(best.1, 0);
         Ok(())
+    }
+
+    /// How many bytes of plausible pages there are among some of this size: small sizes find more pages, and more that
+    /// are none.
+    fn score(&mut self, page_bytes: u64, reserved: usize) -> io::Result<u64> {
+        self.set_page_bytes(page_bytes, reserved);
+        let stride = (u64::from(self.pages()) / SAMPLES).max(1) as usize;
+        let mut trees = 0;
+        for number in (2..=self.pages()).step_by(stride) {
+            trees += u64::from(self.page(number)?.is_some_and(|bytes| looks_like_a_tree(&bytes, self.usable)));
+        }
+        Ok(trees * page_bytes)
     }
 
     /// Whole pages in the file.

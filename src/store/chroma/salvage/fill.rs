@@ -2,7 +2,8 @@
 
 use crate::store::chroma::Loss;
 use crate::store::chroma::format::Format;
-use rusqlite::Connection;
+use crate::store::chroma::text::Text;
+use rusqlite::{Connection, Row};
 use std::collections::{BTreeMap, BTreeSet};
 
 macro_rules! value {
@@ -189,7 +190,7 @@ pub(super) fn losses(
              LEFT JOIN main.embeddings e ON e.id = k.id WHERE k.kind = ?1 AND NOT EXISTS ({is_there})"
         );
         let mut query = connection.prepare(&sql)?;
-        let lost = query.query_map([kind], |row| Ok(Loss::Value { id: row.get(0)?, key: row.get(1)? }))?;
+        let lost = query.query_map([kind], |row| Ok(Loss::Value { id: text(row, 0)?, key: text(row, 1)? }))?;
         losses.extend(lost.collect::<rusqlite::Result<Vec<_>>>()?);
     }
     if incomplete.contains_key("embeddings") {
@@ -205,15 +206,21 @@ pub(super) fn losses(
         "embedding_metadata_array" => trusted.contains("embedding_metadata_array_id_key"),
         _ => false,
     };
-    if incomplete.contains_key("embedding_metadata") && !is_named("embedding_metadata") {
+    let has_damage = incomplete.values().any(|pages| !pages.is_empty());
+    if has_damage && incomplete.contains_key("embedding_metadata") && !is_named("embedding_metadata") {
         let mut query = connection.prepare(DOUBTFUL)?;
-        let doubtful = query.query_map([], |row| Ok(Loss::Incomplete { id: row.get(0)? }))?;
+        let doubtful = query.query_map([], |row| Ok(Loss::Incomplete { id: text(row, 0)? }))?;
         losses.extend(doubtful.collect::<rusqlite::Result<Vec<_>>>()?);
     }
     for (table, pages) in incomplete.iter().filter(|(table, _)| is_of_value(table) && !is_named(table)) {
         losses.extend(pages.iter().map(|page| Loss::Page { table: table.clone(), page: *page }));
     }
     Ok(losses)
+}
+
+/// A text for a person, whatever its bytes.
+fn text(row: &Row, index: usize) -> rusqlite::Result<String> {
+    row.get::<_, Text>(index).map(|text| text.to_string())
 }
 
 /// Whether a table holds something that is not made anew.

@@ -69,9 +69,10 @@ pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
     if !salvager.is_complete() {
         unread::find(&mut salvager).map_err(failed)?;
     }
+    if !salvager.unread.is_empty() {
+        salvager.incomplete.insert("some table".into(), salvager.unread.iter().copied().collect());
+    }
     let mut salvaged = target.finish(&salvager.incomplete, format)?;
-    let unread = salvager.unread.iter().copied();
-    salvaged.losses.extend(unread.map(|page| Loss::Page { table: "some table".into(), page }));
     let strangers = objects.iter().filter(|object| is_strange(object, format)).map(|object| object.name.clone());
     salvaged.losses.extend(strangers.map(|name| Loss::Stranger { name }));
     Ok(salvaged)
