@@ -90,8 +90,8 @@ fn damaged_index_costs_a_vector_that_nobody_was_told_of() {
     }
 }
 
-/// A lost write leaves a page of zeros: what indexes, full-text index and queue know of it comes over, what nothing knows
-/// is named, and all others are as they were.
+/// A lost write leaves a page of zeros: what indexes, full-text index and queue know of it comes over, what nothing
+/// knows is named, and all others are as they were.
 #[test]
 fn unreadable_page_costs_a_record_that_nobody_was_told_of() {
     for version in VERSIONS {

@@ -1,5 +1,5 @@
-//! Databases that no SQLite wrote: whatever the bytes are, they are looked through and salvaged within a bounded time, and
-//! nothing panics. The same is done for longer by `fuzz/fuzz_targets/pages.rs`.
+//! Databases that no SQLite wrote: whatever the bytes are, they are looked through and salvaged within a bounded
+//! time, and nothing panics. The same is done for longer by `fuzz/fuzz_targets/pages.rs`.
 
 mod support;
 
@@ -196,7 +196,8 @@ fn schema_of_somebody_else() {
         "CREATE TABLE embeddings (x, y, z, zz, zzz, zzzz, zzzzz); INSERT INTO embeddings VALUES (1, 2, 3, 4, 5, 6, 7);",
         "CREATE TABLE embeddings (id TEXT PRIMARY KEY, segment_id, embedding_id, seq_id, created_at) WITHOUT ROWID;
          INSERT INTO embeddings VALUES ('a', 'b', 'c', 4, 5), ('b', 'b', 'c', 4, 5);",
-        "CREATE TABLE embedding_metadata (id INTEGER, key TEXT); INSERT INTO embedding_metadata VALUES (1, 'a'), (1, 'a');",
+        "CREATE TABLE embedding_metadata (id INTEGER, key TEXT);
+         INSERT INTO embedding_metadata VALUES (1, 'a'), (1, 'a');",
         "CREATE TABLE collections (id INTEGER PRIMARY KEY); INSERT INTO collections VALUES (1), (-1);",
         "CREATE VIEW embeddings AS SELECT 1; CREATE TABLE migrations (a); CREATE TABLE \"a\"\"'b\" (x);",
         "CREATE TABLE embeddings (id INTEGER PRIMARY KEY, segment_id TEXT, embedding_id TEXT, seq_id BLOB, created_at);

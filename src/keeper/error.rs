@@ -107,8 +107,8 @@ pub enum Error {
     },
     /// There is no palace, and beside it lies one that MemPalace moved away.
     #[error(
-        "there is no palace in {}, but MemPalace left one beside it: {}. Its migration or rebuild was cut short. Move it \
-         back to where it was, then run: palacekeeper check --deep. Nothing was touched",
+        "there is no palace in {}, but MemPalace left one beside it: {}. Its migration or rebuild was cut short. \
+         Move it back to where it was, then run: palacekeeper check --deep. Nothing was touched",
         palace.display(),
         copies.iter().map(|copy| copy.display().to_string()).collect::<Vec<_>>().join(", ")
     )]

@@ -92,7 +92,6 @@ pub(super) struct Desk<'d> {
 
 impl Desk<'_> {
     pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
-        let files = self.files()?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
         if let Some(finding) = checked.findings.iter().find(|finding| hides_records(finding)) {
             return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
@@ -100,11 +99,21 @@ impl Desk<'_> {
         // What a cut-short MemPalace left is only put in order where that was asked for.
         let is_leftover = |code| matches!(code, Code::LeftoverCollection | Code::LeftoverRicher);
         let preparation = Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code));
-        let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-            let order = rebuild::Order { preparation: reading(&preparation), mended: Vec::new() };
-            rebuild::plan(source.format(), order, files, survey)
+        let rebuilt = |preparation: &Preparation, watch: &mut dyn FnMut()| {
+            let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
+                let order = rebuild::Order { preparation: preparation.clone(), mended: Vec::new() };
+                rebuild::plan(source.format(), order, files, survey)
+            };
+            self.propose("rebuild", self.files()?, (limits, preparation), &plan, watch)
         };
-        self.propose("rebuild", files, (limits, &reading(&preparation)), &plan, watch)
+        let read = reading(&preparation);
+        match rebuilt(&read, watch) {
+            // SQLite objects to a page in which nothing wrong was seen: everything is read without it.
+            Err(Error::Store(error)) if error.is_damage() && read.pages == Pages::Sound => {
+                rebuilt(&Preparation { pages: Pages::Salvaged, ..read }, watch)
+            }
+            proposed => proposed,
+        }
     }
 
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {

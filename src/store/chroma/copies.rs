@@ -105,7 +105,8 @@ fn take_records(transaction: &Transaction, source: &str, target: &str, format: &
     let sql = format!(
         "INSERT INTO main.embeddings (id, segment_id, embedding_id, seq_id, created_at)
          SELECT ?1 + id, ?2, embedding_id, {sequence}, created_at FROM copy.embeddings e WHERE segment_id = ?3
-             AND NOT EXISTS (SELECT 1 FROM main.embeddings o WHERE o.segment_id = ?2 AND o.embedding_id = e.embedding_id)
+             AND NOT EXISTS
+                 (SELECT 1 FROM main.embeddings o WHERE o.segment_id = ?2 AND o.embedding_id = e.embedding_id)
          ORDER BY id"
     );
     transaction.execute(&sql, params![base, target, source])?;

@@ -21,8 +21,8 @@ pub enum Error {
     NotAFile(PathBuf),
     /// The file is no SQLite database.
     #[error(
-        "{} is no palace's database, and nothing of one can be read from it; nothing was touched. The HNSW segments may \
-         still hold vectors: keep the directory as it is",
+        "{} is no palace's database, and nothing of one can be read from it; nothing was touched. The HNSW segments \
+         may still hold vectors: keep the directory as it is",
         .0.display()
     )]
     NotADatabase(PathBuf),

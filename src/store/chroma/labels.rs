@@ -10,7 +10,7 @@ use super::catalog::floats;
 use super::error::{During, Error};
 use super::hnsw::Hnsw;
 use super::text::Text;
-use super::vectors::normalise;
+use super::vector::normalise;
 use super::{Collection, Source, Space};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::{BTreeMap, HashMap};

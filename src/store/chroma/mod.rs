@@ -31,6 +31,7 @@ mod step;
 mod survey;
 mod text;
 mod unsound;
+mod vector;
 mod vectors;
 mod verify;
 
@@ -47,7 +48,7 @@ pub use spare::copies;
 pub use step::{Step, Workshop};
 pub use survey::{Batch, Flaw, Limits, QueueBatch, Survey, Surveyed, Totals, survey};
 pub use unsound::{Part, Unsound};
-pub use vectors::{Fault, Origin};
+pub use vector::{Fault, Origin};
 pub use verify::{Expected, ExpectedCollection};
 
 /// Name of the database in a palace.

@@ -1,4 +1,4 @@
-//! Reads records one by one, so that a damaged page costs the records on it and no others.
+//! Reads records one by one, in the order of their rows.
 
 use super::Source;
 use super::digest::Hasher;
@@ -13,43 +13,13 @@ pub(super) struct Head {
     pub(super) id: Text,
 }
 
-/// A record's head, or what is known of one whose row cannot be read.
-pub(super) enum Found {
-    Head(Head),
-    Unreadable { rowid: i64, id: Option<Text> },
-}
-
 /// Heads read at a time.
 const CHUNK: i64 = 512;
-const HEAD: &str = "SELECT id, segment_id, embedding_id FROM embeddings";
-/// SQLite's own index for UNIQUE (segment_id, embedding_id) names every row, and lies on pages of its own.
-const INDEX: &str = "embeddings INDEXED BY sqlite_autoindex_embeddings_1";
 
 /// The records after `rowid`, in order; none where there are no more.
-///
-/// # Errors
-/// Where neither the table nor its index can be read.
-pub(super) fn after(connection: &Connection, rowid: i64) -> rusqlite::Result<Vec<Found>> {
-    let mut query = connection.prepare_cached(&format!("{HEAD} WHERE id > ?1 ORDER BY id LIMIT {CHUNK}"))?;
-    let heads = query.query_map([rowid], head)?.collect::<rusqlite::Result<Vec<_>>>();
-    match heads {
-        Ok(heads) => Ok(heads.into_iter().map(Found::Head).collect()),
-        Err(_) => by_index(connection, rowid),
-    }
-}
-
-/// The same through the index, for tables with a damaged page.
-fn by_index(connection: &Connection, rowid: i64) -> rusqlite::Result<Vec<Found>> {
-    let mut query = connection
-        .prepare_cached(&format!("SELECT id, embedding_id FROM {INDEX} WHERE id > ?1 ORDER BY id LIMIT {CHUNK}"))?;
-    let known = query.query_map([rowid], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let known = known.collect::<rusqlite::Result<Vec<(i64, Text)>>>()?;
-    let mut one = connection.prepare_cached(&format!("{HEAD} WHERE id = ?1"))?;
-    let found = known.into_iter().map(|(rowid, id)| match one.query_row([rowid], head) {
-        Ok(head) => Found::Head(head),
-        Err(_) => Found::Unreadable { rowid, id: Some(id) },
-    });
-    Ok(found.collect())
+pub(super) fn after(connection: &Connection, rowid: i64) -> rusqlite::Result<Vec<Head>> {
+    let sql = format!("SELECT id, segment_id, embedding_id FROM embeddings WHERE id > ?1 ORDER BY id LIMIT {CHUNK}");
+    connection.prepare_cached(&sql)?.query_map([rowid], head)?.collect()
 }
 
 fn head(row: &Row) -> rusqlite::Result<Head> {

@@ -6,10 +6,11 @@
 use super::digest::{Digest, Hasher};
 use super::error::{During, Error};
 use super::loss::Loss;
-use super::records::{self, Found, Head};
+use super::records::{self, Head};
 use super::text::Text;
 use super::unsound::{Part, Unsound};
-use super::vectors::{Fault, Origin, Vectors};
+use super::vector::{Fault, Origin};
+use super::vectors::Vectors;
 use super::{Collection, Source};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
@@ -137,7 +138,6 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
         batches: Vec::new(),
         open: Batch::default(),
         losses: Vec::new(),
-        lost: BTreeSet::new(),
         dangling: BTreeSet::new(),
     };
     surveyor.read_records(watch)?;
@@ -185,8 +185,6 @@ struct Surveyor<'s> {
     batches: Vec<Batch>,
     open: Batch,
     losses: Vec<Loss>,
-    /// Ids of records that cannot be read.
-    lost: BTreeSet<Text>,
     /// Collections, by index, that hold a vector whose record is nowhere or cannot be read.
     dangling: BTreeSet<usize>,
 }
@@ -196,16 +194,13 @@ impl Surveyor<'_> {
     fn read_records(&mut self, watch: &mut dyn FnMut()) -> Result<(), Error> {
         let mut after = i64::MIN;
         loop {
-            let found = records::after(&self.source.connection, after);
-            let found = found.during(&self.source.database, "reading its records")?;
-            if found.is_empty() {
+            let heads = records::after(&self.source.connection, after);
+            let heads = heads.during(&self.source.database, "reading its records")?;
+            if heads.is_empty() {
                 break;
             }
-            for found in found {
-                after = match found {
-                    Found::Head(head) => self.read_record(head)?,
-                    Found::Unreadable { rowid, id } => self.lose(rowid, id),
-                };
+            for head in heads {
+                after = self.read_record(head)?;
                 watch();
             }
         }
@@ -215,9 +210,8 @@ impl Surveyor<'_> {
 
     fn read_record(&mut self, head: Head) -> Result<i64, Error> {
         let mut hasher = Hasher::default();
-        let Ok(row_bytes) = records::hash(self.source, &head, &mut hasher) else {
-            return Ok(self.lose(head.rowid, Some(head.id)));
-        };
+        let row_bytes = records::hash(self.source, &head, &mut hasher);
+        let row_bytes = row_bytes.during(&self.source.database, "reading its records")?;
         let owner = self.collections.iter().position(|collection| collection.metadata.as_ref() == Some(&head.segment));
         let Some(owner) = owner else {
             hasher.bytes(b'S', head.segment.as_bytes());
@@ -267,14 +261,6 @@ impl Surveyor<'_> {
         if self.open.bytes >= self.limits.batch_bytes {
             self.close_batch();
         }
-        rowid
-    }
-
-    /// A record that cannot be read ends the batch before it, so that no batch ever has to touch its pages.
-    fn lose(&mut self, rowid: i64, id: Option<Text>) -> i64 {
-        self.close_batch();
-        self.losses.push(Loss::Record { rowid, id: id.as_ref().map(Text::to_string) });
-        self.lost.extend(id);
         rowid
     }
 
@@ -328,9 +314,7 @@ impl Surveyor<'_> {
                 for id in ids {
                     let exists = records::exists(&self.source.connection, segment, &id);
                     let exists = exists.during(&self.source.database, "looking for records")?;
-                    if self.lost.contains(&id) {
-                        self.dangling.insert(owner); // it has been listed with its record
-                    } else if !exists && !self.is_pending(owner, &id)? {
+                    if !exists && !self.is_pending(owner, &id)? {
                         self.dangling.insert(owner);
                         self.losses.push(Loss::Orphan { collection: collection.name.clone(), id: id.to_string() });
                     }

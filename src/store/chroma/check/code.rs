@@ -220,8 +220,8 @@ codes! {
         "What can be read of it is in the palace as well; the copy only takes space.", "everything";
     LeftoverRicher "leftover-richer" Warning Remedy::Rebuild,
         "A copy that MemPalace made holds records that the palace has not.",
-        "They were deleted since, or an operation was cut short and this copy is the only one of them. Repair takes them over \
-         only when it is asked to, with --only leftover-richer.", "everything";
+        "They were deleted since, or an operation was cut short and this copy is the only one of them. Repair \
+         takes them over only when it is asked to, with --only leftover-richer.", "everything";
     OperationInterrupted "operation-interrupted" Warning Remedy::Recover,
         "An operation of palacekeeper was cut short.",
         "Nothing is lost; recovery finishes or undoes it.", "everything";

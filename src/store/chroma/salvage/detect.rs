@@ -19,9 +19,9 @@ pub(super) enum Schema {
     Damaged,
 }
 
-/// The format whose migrations the database holds; where these are lost, the one whose tables it has; of several, the one
-/// that most rows fit. If that does not tell either, it is one that has no other migrations; after that, a whole schema
-/// lacks nothing, and a damaged one might lack anything.
+/// The format whose migrations the database holds; where these are lost, the one whose tables it has; of several, the
+/// one that most rows fit. If that does not tell either, it is one that has no other migrations; after that, a whole
+/// schema lacks nothing, and a damaged one might lack anything.
 pub(super) fn format(
     database: &Database,
     objects: &[Object],

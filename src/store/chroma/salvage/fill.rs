@@ -129,9 +129,9 @@ fn documents(row: &str, join: &str) -> String {
     )
 }
 
-/// Values that existed and are still missing, from the last write that has them and that the record has seen. Where the
-/// queue has gaps, a later write may be gone: then only the last write of all is believed. Sequence numbers are compared as
-/// sixteen digits, because older versions store them as eight bytes.
+/// Values that existed and are still missing, from the last write that has them and that the record has seen. Where
+/// the queue has gaps, a later write may be gone: then only the last write of all is believed. Sequence numbers are
+/// compared as sixteen digits, because older versions store them as eight bytes.
 fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
     let digits = |of: &str| format!("CASE typeof({of}) WHEN 'integer' THEN printf('%016X', {of}) ELSE hex({of}) END");
     let own = digits("e.seq_id");

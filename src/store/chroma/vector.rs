@@ -1,0 +1,99 @@
+//! One record's vector: as an index stores it, where it was found, and what may be wrong with it.
+
+use super::digest::Hasher;
+use super::history;
+
+/// Where a vector was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The collection's own segment.
+    Segment,
+    /// A write in the queue, as it should be.
+    Queue,
+    /// A write in the queue that the segment should have had.
+    History,
+    /// A segment that was set aside, in a directory of this name, or of another collection.
+    Spare(String),
+}
+
+/// One record's vector.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Vector {
+    /// As the index stores it: normalised where the space is cosine.
+    pub(super) stored: Vec<f32>,
+    /// What `stored` has to be multiplied with; 1 where nothing was normalised.
+    pub(super) length: f32,
+    /// Where it was found.
+    pub(super) origin: Origin,
+    /// What is wrong with the one in the segment.
+    pub(super) fault: Option<Fault>,
+}
+
+/// What is wrong with a vector in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// It is not what was written.
+    Changed,
+    /// What it has to be multiplied with is no length.
+    Length,
+}
+
+impl Fault {
+    pub(super) fn of_length(length: f32) -> Option<Fault> {
+        (!length.is_finite() || length < 0.0).then_some(Fault::Length)
+    }
+}
+
+impl Vector {
+    /// Bytes of the vector.
+    pub(super) fn bytes(&self) -> u64 {
+        4 * self.stored.len() as u64
+    }
+
+    pub(super) fn hash(&self, hasher: &mut Hasher) {
+        hasher.floats(b'v', &self.stored);
+        hasher.floats(b'l', &[self.length]);
+    }
+
+    /// As the index stores it.
+    pub(super) fn stored(&self) -> &[f32] {
+        &self.stored
+    }
+
+    /// Where it was found.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What is wrong with the one in the segment.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Whether the index made this of another one.
+    pub(super) fn is_alike(&self, other: &Vector) -> bool {
+        history::is_alike(&self.stored, self.length, &other.stored, other.length)
+    }
+
+    /// What it has to be multiplied with.
+    pub(super) fn length(&self) -> f32 {
+        self.length
+    }
+}
+
+/// Whether a vector has length one, or is the zero vector, as what was normalised does.
+pub(super) fn is_normal(vector: &[f32]) -> bool {
+    let sum: f64 = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+    sum == 0.0 || (sum - 1.0).abs() < 1e-3
+}
+
+/// chromadb's normalisation, bit for bit: a sequential sum, multiplication and addition apart (CHROMA.md §3.3).
+pub(super) fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
+    let mut sum = 0_f32;
+    for value in vector {
+        sum += value * value;
+    }
+    let length = sum.sqrt();
+    let inverse = 1.0 / (length + 1e-30);
+    (vector.iter().map(|value| value * inverse).collect(), length)
+}
