@@ -43,7 +43,7 @@ enum Place {
 /// index is left empty: it is made anew from the documents.
 ///
 /// # Errors
-/// Files that cannot be read or written. Whatever the bytes are, they are no error.
+/// Files that cannot be read or written; [`Error::NotADatabase`] where nothing of a palace is in the bytes.
 pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
     let failed = |source| Error::Scratch { path: original.to_owned(), source };
     let database = file::open(original).and_then(Database::new).map_err(failed)?;
