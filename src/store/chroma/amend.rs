@@ -265,6 +265,46 @@ fn index_anew(transaction: &Transaction, format: &Format) -> rusqlite::Result<()
     staging::index_documents(transaction, [i64::MIN, i64::MAX])
 }
 
+/// A record that both have, and that is the same in both, keeps the lower one of its row numbers: that one is as old
+/// as the record was before, and chromadb lists records by it.
+fn keep_rows(transaction: &Transaction, source: &str, target: &str) -> rusqlite::Result<()> {
+    let has_arrays = !super::catalog::columns(transaction, "main", "embedding_metadata_array")?.is_empty();
+    let values = "string_value, int_value, float_value, bool_value";
+    let scalars = |id: &str| format!("SELECT key, {values} FROM embedding_metadata WHERE id = {id}");
+    let arrays = |id: &str| {
+        format!(
+            "SELECT key, row_number() OVER (PARTITION BY key ORDER BY rowid), {values}
+             FROM embedding_metadata_array WHERE id = {id}"
+        )
+    };
+    let is_same = |of: &dyn Fn(&str) -> String| {
+        let (old, new) = (of("o.id"), of("n.id"));
+        format!("NOT EXISTS ({old} EXCEPT {new}) AND NOT EXISTS ({new} EXCEPT {old})")
+    };
+    let has_same_arrays = if has_arrays { is_same(&arrays) } else { "1".into() };
+    transaction.execute(
+        &format!(
+            "CREATE TEMP TABLE kept AS SELECT o.id AS old, n.id AS new FROM embeddings o JOIN embeddings n
+                 ON n.segment_id = ?2 AND n.embedding_id = o.embedding_id
+             WHERE o.segment_id = ?1 AND o.id < n.id AND {} AND {has_same_arrays}",
+            is_same(&scalars)
+        ),
+        [source, target],
+    )?;
+    let array = if has_arrays { "embedding_metadata_array" } else { "embedding_metadata" };
+    transaction.execute_batch(&format!(
+        "DELETE FROM embedding_metadata WHERE id IN (SELECT old FROM temp.kept);
+         DELETE FROM {array} WHERE id IN (SELECT old FROM temp.kept);
+         DELETE FROM embeddings WHERE id IN (SELECT old FROM temp.kept);
+         UPDATE embeddings SET id = (SELECT old FROM temp.kept WHERE new = id) WHERE id IN (SELECT new FROM temp.kept);
+         UPDATE embedding_metadata SET id = (SELECT old FROM temp.kept WHERE new = id)
+             WHERE id IN (SELECT new FROM temp.kept);
+         UPDATE {array} SET id = (SELECT old FROM temp.kept WHERE new = id) WHERE id IN (SELECT new FROM temp.kept);
+         DELETE FROM {FULL_TEXT} WHERE rowid IN (SELECT new FROM temp.kept);
+         DROP TABLE temp.kept;"
+    ))
+}
+
 /// Records of `from` that `into` has not, go over; the rest of `from` ends with it.
 fn merge(transaction: &Transaction, from: &str, into: &str) -> rusqlite::Result<()> {
     let segment = |collection: &str| {
@@ -272,6 +312,7 @@ fn merge(transaction: &Transaction, from: &str, into: &str) -> rusqlite::Result<
         transaction.query_row(sql, [collection], |row| row.get::<_, String>(0))
     };
     let (source, target) = (segment(from)?, segment(into)?);
+    keep_rows(transaction, &source, &target)?;
     transaction.execute("UPDATE OR IGNORE embeddings SET segment_id = ?2 WHERE segment_id = ?1", [&source, &target])?;
     let left = "SELECT id FROM embeddings WHERE segment_id = ?1";
     for (table, key) in [("embedding_metadata", "id"), ("embedding_metadata_array", "id"), (FULL_TEXT, "rowid")] {

@@ -13,7 +13,7 @@ impl Preparation {
     pub fn losses(&self) -> Vec<Loss> {
         let of_one = |amendment: &Amendment| match amendment {
             Amendment::SetAside { sequences } => sequences.iter().map(|sequence| Loss::Write(*sequence)).collect(),
-            Amendment::Older { rows } => rows.iter().map(|rowid| Loss::Older { rowid: *rowid }).collect(),
+            Amendment::Older { rows } => rows.iter().map(|rowid| Loss::Older { rowid: *rowid, id: None }).collect(),
             Amendment::Unowned { table, rows } => vec![Loss::Unowned { table: table.clone(), rows: *rows }],
             _ => Vec::new(),
         };

@@ -58,6 +58,8 @@ pub enum Loss {
     Older {
         /// Its row in `embeddings`.
         rowid: i64,
+        /// Its id, where that is known.
+        id: Option<String>,
     },
     /// A table, column, index, view or trigger that chromadb did not make.
     Stranger {
@@ -78,7 +80,10 @@ impl fmt::Display for Loss {
             Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
             Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
             Loss::Write(sequence) => write!(f, "write {sequence} in the queue: chromadb cannot apply it"),
-            Loss::Older { rowid } => write!(f, "record in row {rowid}: the same id was written again later"),
+            Loss::Older { rowid, id } => {
+                let id = id.as_deref().unwrap_or("a record");
+                write!(f, "{id} in row {rowid}: the same id was written again later")
+            }
             Loss::Stranger { name } => write!(f, "{name} in the database: chromadb did not make it"),
         }
     }

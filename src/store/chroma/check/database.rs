@@ -89,6 +89,28 @@ pub(super) fn pages(database: &Path) -> Result<Vec<Finding>, Error> {
     Ok(by_owner.into_iter().map(|(owner, faults)| of_owner(owner, &faults)).collect())
 }
 
+/// Rows against indexes, by SQLite itself: pages that are sound one by one need not agree with each other.
+pub(super) fn rows(source: &Source) -> Result<Vec<Finding>, Error> {
+    let mut found = Vec::new();
+    for table in ["embeddings", "embedding_metadata", "embedding_metadata_array", "collections", "segments"] {
+        if !source.format.makes(table) {
+            continue;
+        }
+        let check = || {
+            let mut query = source.connection.prepare(&format!("PRAGMA integrity_check({table})"))?;
+            let lines = query.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(lines)
+        };
+        let lines: rusqlite::Result<Vec<String>> = check();
+        found.extend(lines.during(&source.database, "comparing rows and indexes")?);
+    }
+    found.retain(|line| line != "ok");
+    let count = found.len() as u64;
+    found.truncate(FAULTS_MAX);
+    let finding = || Finding::new(Code::DatabaseIndex, "rows and indexes", found.join("; ")).with_count(count);
+    Ok(if count > 0 { vec![finding()] } else { Vec::new() })
+}
+
 /// What damaged pages mean depends on whose they are: an index is made anew, and so is everything of the full-text
 /// table.
 fn of_owner(owner: Owner, faults: &[String]) -> Finding {

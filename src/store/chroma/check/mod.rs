@@ -143,6 +143,9 @@ fn open(
             if depth != Depth::Quick {
                 findings.extend(database::pages(&source.database)?);
             }
+            if depth == Depth::Deep && !is_damaged(findings) {
+                findings.extend(database::rows(&source)?);
+            }
             if is_damaged(findings) { Source::open(palace, scratch, &salvaged()) } else { Ok(source) }
         }
         Err(error) if error.is_damage() => {

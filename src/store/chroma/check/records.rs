@@ -28,7 +28,8 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
             Loss::Record { .. } | Loss::Value { .. } | Loss::Incomplete { .. } | Loss::Page { .. } => {
                 unread.push(loss.to_string())
             }
-            Loss::Stranger { .. } => {}               // the schema told
+            Loss::Stranger { .. } => {} // the schema told
+            Loss::Older { id: Some(id), .. } => note(Code::RecordDuplicate, "embeddings".into(), id), // a salvage lost it
             Loss::Write(_) | Loss::Older { .. } => {} // an amendment would lose it
         }
     }

@@ -8,7 +8,7 @@ use crate::store::chroma::{Amendment, Collection, Source, pickle};
 use rusqlite::params;
 
 /// Writes in the queue that nobody needs any more, from which on they are worth a word.
-const UNPURGED_MAX: i64 = 10_000;
+const UNPURGED_MAX: i64 = 200;
 
 pub(super) fn check(source: &Source, collections: &[Collection]) -> Result<Vec<Finding>, Error> {
     let look = || {

@@ -47,6 +47,16 @@ pub(super) fn note(index: &str) -> Option<&'static str> {
     })
 }
 
+/// Forgets what belongs to a record that is left out: a later one has its id.
+pub(super) fn forget(connection: &Connection, rowid: i64, format: &Format) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM main.embedding_metadata WHERE id = ?1", [rowid])?;
+    if format.has_arrays() {
+        connection.execute("DELETE FROM main.embedding_metadata_array WHERE id = ?1", [rowid])?;
+    }
+    connection.execute("DELETE FROM temp.known_record WHERE row = ?1", [rowid])?;
+    connection.execute("DELETE FROM temp.known_key WHERE id = ?1", [rowid]).map(drop)
+}
+
 /// Fills every gap that something is known about. Returns from where, and how much.
 pub(super) fn gaps(
     connection: &Connection,
@@ -162,15 +172,17 @@ fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
     )
 }
 
-/// Records of which rows may be missing: those without a document, and those beside a gap in the numbers of the rows,
+/// Records of which rows may be missing: those without a document or without anything else, and
+/// those beside a gap in the numbers of the rows,
 /// which are given in the order of writing.
 const DOUBTFUL: &str = "
     WITH numbered AS (SELECT rowid AS row, id, lead(rowid) OVER (ORDER BY rowid) AS next_row,
                           lead(id) OVER (ORDER BY rowid) AS next_id FROM main.embedding_metadata),
     beside AS (SELECT id FROM numbered WHERE next_row IS NOT row + 1
                UNION SELECT next_id FROM numbered WHERE next_row IS NOT row + 1)
-    SELECT CAST(embedding_id AS TEXT) FROM main.embeddings e WHERE e.id IN beside OR NOT EXISTS
-        (SELECT 1 FROM main.embedding_metadata m WHERE m.id = e.id AND m.key = 'chroma:document')
+    SELECT CAST(embedding_id AS TEXT) FROM main.embeddings e WHERE e.id IN beside
+        OR NOT EXISTS (SELECT 1 FROM main.embedding_metadata m WHERE m.id = e.id AND m.key = 'chroma:document')
+        OR NOT EXISTS (SELECT 1 FROM main.embedding_metadata m WHERE m.id = e.id AND m.key <> 'chroma:document')
     ORDER BY e.id";
 
 /// What existed and is nowhere.

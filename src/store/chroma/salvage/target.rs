@@ -27,6 +27,8 @@ pub(super) struct Target {
     /// The first failure of SQLite; nothing is put in after it.
     failed: Option<rusqlite::Error>,
     losses: Vec<Loss>,
+    /// Rows of records that have another one of the same id, written later.
+    older: Vec<i64>,
     restored: BTreeMap<String, u64>,
     /// Indexes that were read to their end.
     trusted: BTreeSet<String>,
@@ -42,8 +44,9 @@ impl Target {
             connection.execute_batch(KNOWN)
         };
         make().during(path, "making a sound copy")?;
-        let (path, losses, restored, trusted) = (path.to_owned(), Vec::new(), BTreeMap::new(), BTreeSet::new());
-        Ok(Target { connection, path, failed: None, losses, restored, trusted })
+        let (path, losses, older) = (path.to_owned(), Vec::new(), Vec::new());
+        let (restored, trusted) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Target { connection, path, failed: None, losses, older, restored, trusted })
     }
 
     /// Takes a row in; says whether it could. Of two with the same key the first one stays, but of two records the one
@@ -111,7 +114,9 @@ impl Target {
             Value::Text(id) => String::from_utf8_lossy(id).into_owned(),
             _ => String::new(),
         };
-        self.losses.push(Loss::Record { rowid: if is_older { other } else { rowid }, id: Some(text) });
+        let lost = if is_older { other } else { rowid };
+        self.losses.push(Loss::Older { rowid: lost, id: Some(text) });
+        self.older.push(lost);
         if is_older {
             self.connection.execute("DELETE FROM main.embeddings WHERE id = ?1", [other])?;
             let mut insert = self.connection.prepare_cached(sql)?;
@@ -185,6 +190,9 @@ impl Target {
             return Err(error).during(&path, "filling a sound copy");
         }
         let finish = || {
+            for rowid in &self.older {
+                fill::forget(&self.connection, *rowid, format)?;
+            }
             let restored = fill::gaps(&self.connection, incomplete, format)?;
             let losses = fill::losses(&self.connection, incomplete, &self.trusted, format)?;
             self.connection.execute_batch("DELETE FROM main.migrations")?;
