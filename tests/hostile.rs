@@ -232,7 +232,7 @@ fn duplicate_row_of_bytes_that_are_no_text() {
     let of_it: Vec<_> = rows.0["embeddings"].iter().filter(|row| row.values[2] == "'\\xff\\x00\\xfe'").collect();
     assert_eq!(of_it.len(), 1, "{of_it:?}");
     assert_eq!(of_it[0].values[0], "9999");
-    assert!(salvaged.losses.iter().any(|loss| matches!(loss, Loss::Record { rowid: 1, .. })), "{:?}", salvaged.losses);
+    assert!(salvaged.losses.iter().any(|loss| matches!(loss, Loss::Older { rowid: 1, .. })), "{:?}", salvaged.losses);
 }
 
 /// Holes take neither memory nor minutes.

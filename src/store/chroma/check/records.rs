@@ -29,7 +29,8 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
                 unread.push(loss.to_string())
             }
             Loss::Stranger { .. } => {} // the schema told
-            Loss::Older { id: Some(id), .. } => note(Code::RecordDuplicate, "embeddings".into(), id), // a salvage lost it
+            // A salvage has left it out.
+            Loss::Older { id: Some(id), .. } => note(Code::RecordDuplicate, "embeddings".into(), id),
             Loss::Write(_) | Loss::Older { .. } => {} // an amendment would lose it
         }
     }
