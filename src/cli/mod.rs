@@ -117,6 +117,15 @@ fn check(palace: PathBuf, args: &CheckArgs, report: &Report) -> Result<Exit, Err
 fn repair(palace: PathBuf, args: &RepairArgs, report: &Report) -> Result<Exit, Error> {
     let limits = Limits { batch_bytes: args.go.batch_bytes };
     let reading = Progress::reading(report);
+    if let Some(moved) = keeper::find_moved(&palace).filter(|_| !args.go.plan) {
+        let (from, to) = (moved.copy.display().to_string(), moved.palace.display().to_string());
+        let agrees = || may_ask(report) && agrees(report, &format!("Put {from} back to {to}? [y/N]"));
+        if !args.go.yes && !agrees() {
+            return Ok(Exit::Usage);
+        }
+        moved.put_back(&mut || reading.record())?;
+        report.note(&format!("{from} is sound, and is back in its place, {to}."));
+    }
     if args.go.plan {
         let diagnosis = keeper::propose_repair(&palace, &args.only, limits, &mut || reading.record())?;
         reading.finish();
@@ -159,8 +168,7 @@ fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Erro
 
 /// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.
 fn lock(palace: &Path, args: &GoArgs, report: &Report) -> Result<Option<Keeper>, Error> {
-    if !args.yes && !io::stdin().is_terminal() {
-        report.refusal("nobody is here to ask: say --yes to go ahead. Nothing was touched", Exit::Usage);
+    if !args.yes && !may_ask(report) {
         return Ok(None);
     }
     let mut keeper = Keeper::lock(palace)?;
@@ -193,9 +201,22 @@ fn go_ahead(
     Ok(Exit::Done)
 }
 
+/// Whether somebody is here to be asked.
+fn may_ask(report: &Report) -> bool {
+    let is_here = io::stdin().is_terminal();
+    if !is_here {
+        report.refusal("nobody is here to ask: say --yes to go ahead. Nothing was touched", Exit::Usage);
+    }
+    is_here
+}
+
 /// Asks once, on stderr.
 fn consents(report: &Report, proposal: &Proposal, about: Option<&Mended>) -> bool {
-    report.question(proposal, about);
+    agrees(report, &report.question(proposal, about))
+}
+
+fn agrees(report: &Report, question: &str) -> bool {
+    report.ask(question);
     let mut answer = String::new();
     let _ = io::stdin().lock().read_line(&mut answer);
     matches!(answer.trim(), "y" | "Y" | "yes")

@@ -208,9 +208,14 @@ impl Report {
         );
     }
 
-    pub(super) fn question(&self, proposal: &Proposal, about: Option<&Mended>) {
+    /// A question, whatever else is quiet.
+    pub(super) fn ask(&self, question: &str) {
+        say(io::stderr(), question);
+    }
+
+    pub(super) fn question(&self, proposal: &Proposal, about: Option<&Mended>) -> String {
         let lines = about.into_iter().flat_map(Mended::lines).chain(proposal_lines(proposal)).collect::<Vec<_>>();
-        say(io::stderr(), format_args!("{}\nGo ahead? [y/N]", lines.join("\n")));
+        format!("{}\nGo ahead? [y/N]", lines.join("\n"))
     }
 }
 

@@ -108,7 +108,8 @@ pub enum Error {
     /// There is no palace, and beside it lies one that MemPalace moved away.
     #[error(
         "there is no palace in {}, but MemPalace left one beside it: {}. Its migration or rebuild was cut short. \
-         Move it back to where it was, then run: palacekeeper check --deep. Nothing was touched",
+         palacekeeper repair puts back what was moved aside, or the only copy, if it is sound and nothing stands in \
+         its place; otherwise move the right one there. Nothing was touched",
         palace.display(),
         copies.iter().map(|copy| copy.display().to_string()).collect::<Vec<_>>().join(", ")
     )]

@@ -5,11 +5,13 @@
 
 mod error;
 mod keep;
+mod moved;
 mod neighbours;
 mod propose;
 mod view;
 
 pub use error::Error;
+pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
 pub use view::{History, OperationView, look, preview_recovery};
 

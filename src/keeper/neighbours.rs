@@ -57,7 +57,7 @@ fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Err
 }
 
 /// A process other than this one that has a file of the store open.
-fn find_user(palace: &Path) -> Option<String> {
+pub(super) fn find_user(palace: &Path) -> Option<String> {
     let files = store_files(palace);
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
