@@ -48,13 +48,31 @@ impl Judge {
         self.run(arena, arguments, paths).expect(0)
     }
 
+    /// The judge only ever opens copies, so it can be asked again.
     pub(crate) fn run(&self, arena: &Arena, arguments: &[&str], paths: &[&Path]) -> Run {
+        for _ in 1..ATTEMPTS {
+            let run = self.run_once(arena, arguments, paths);
+            if !run.stderr.contains(RACE) {
+                return run;
+            }
+            say("chromadb has overtaken its own upgrade of a 0.4 palace, and is asked again");
+        }
+        self.run_once(arena, arguments, paths)
+    }
+
+    fn run_once(&self, arena: &Arena, arguments: &[&str], paths: &[&Path]) -> Run {
         let mut command = Command::new(&self.python);
         command.arg(interop().join("judge.py")).args(arguments).args(paths);
         arena.confine(&mut command);
         Run::of(&mut command)
     }
 }
+
+/// chromadb 1.5.9 opens several connections while it upgrades a palace of 0.4. Now and then, on a busy machine, one
+/// of them still knows the tables from before the column was added, and panics; so it does on palaces that nobody has
+/// touched.
+const RACE: &str = "ColumnNotFound(\"bool_value\")";
+const ATTEMPTS: usize = 4;
 
 fn interop() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
