@@ -1,4 +1,4 @@
-//! Rebuilds and recovers MemPalace palaces without ever losing one.
+//! Checks, repairs and recovers MemPalace palaces without ever losing one.
 //!
 //! A palace is a directory with ChromaDB's `chroma.sqlite3`, its HNSW segments and MemPalace's sidecars. Every step
 //! that changes one is written to an fsynced intent journal first, so that after a kill, a full disk or a power cut

@@ -7,7 +7,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Rebuilds and recovers MemPalace palaces. A kill, a full disk or a power cut loses nothing.
+/// Checks, repairs and recovers MemPalace palaces. A kill, a full disk or a power cut loses nothing.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub(super) struct Args {

@@ -3,6 +3,7 @@
 //! MemPalace renames a segment it does not trust to `<segment>.drift-<time>` or `<segment>.corrupt-<time>`, and its own
 //! backups lie beside the palace under names that begin with the palace's. Both are only read.
 
+use super::file;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ pub(super) fn directories(palace: &Path, segment: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         quarantined(palace).into_iter().filter(|path| name(path).starts_with(&format!("{segment}."))).collect();
     let copies = copies(palace).into_iter().map(|copy| copy.join(segment));
-    found.extend(copies.filter(|path| is_directory(path)));
+    found.extend(copies.filter(|path| file::is_directory(path)));
     found
 }
 
@@ -44,14 +45,10 @@ pub(super) fn copy_named(palace: &Path, wanted: &str) -> Option<PathBuf> {
 
 fn directories_in(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_directory(path)).collect();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| file::is_directory(path)).collect();
     found.retain(|path| is_wanted(&name(path)));
     found.sort();
     found
-}
-
-fn is_directory(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
 fn name(path: &Path) -> String {

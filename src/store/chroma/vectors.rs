@@ -7,6 +7,7 @@
 use super::catalog::{floats, persisted};
 use super::database::prepare;
 use super::error::{During, Error};
+use super::file;
 use super::history;
 use super::hnsw::{self, Hnsw};
 use super::labels;
@@ -86,7 +87,7 @@ impl Vectors {
         let (collection, unsound, spares) = (collection.clone(), Vec::new(), Vec::new());
         let mut vectors = Vectors { collection, directory, index, hnsw: None, unsound, persisted: 0, spares };
         let summary = match vectors.directory.clone() {
-            Some(directory) if is_directory(&directory) => vectors.read_segment(source, &directory)?,
+            Some(directory) if file::is_directory(&directory) => vectors.read_segment(source, &directory)?,
             _ if vectors.collection.vector_sequence.is_some() => {
                 vectors.unsound.push(Unsound::new(Part::Directory, "its directory is missing"));
                 None
@@ -365,8 +366,3 @@ impl Vectors {
 }
 
 const PICKLE: &str = "index_metadata.pickle";
-
-/// The directory itself, not a link that leads to one.
-fn is_directory(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
-}

@@ -1,7 +1,7 @@
 //! Everything that can be found wrong with a palace: name, gravity, what it means, and what mends it.
 //!
 //! The names are published; programs depend on them, and they never change. The classes are those that real palaces
-//! suffer (FAILURES in SPEC.md, "Findings").
+//! suffer (SPEC.md, "Findings").
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

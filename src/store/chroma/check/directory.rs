@@ -3,7 +3,7 @@
 use super::code::Code;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
-use crate::store::chroma::{Preparation, Source, copies, spare};
+use crate::store::chroma::{Preparation, Source, copies, file, spare};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -48,7 +48,7 @@ pub(super) fn nameless(source: &Source) -> rusqlite::Result<Vec<String>> {
     names.sort();
     names.retain(|name| {
         let is_segment = uuid::Uuid::parse_str(name).is_ok() && !named.contains(name);
-        is_segment && source.directory.join(name).symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+        is_segment && file::is_directory(&source.directory.join(name))
     });
     Ok(names)
 }

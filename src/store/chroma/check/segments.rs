@@ -5,7 +5,7 @@ use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
 use crate::store::chroma::unsound::CONTRADICTION;
-use crate::store::chroma::{Collection, Part, Source, Unsound, pickle};
+use crate::store::chroma::{Collection, Part, Source, Unsound, file, pickle};
 use rusqlite::params;
 use std::path::Path;
 
@@ -39,7 +39,7 @@ pub(super) fn finding(source: &Source, collection: &Collection, unsound: &Unsoun
 fn glance(source: &Source, collection: &Collection) -> Result<Vec<Unsound>, Error> {
     let has_persisted = collection.vector_sequence.is_some();
     let Some(directory) = collection.segment_directory(source) else { return Ok(Vec::new()) };
-    if !directory.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+    if !file::is_directory(&directory) {
         let missing = Unsound::new(Part::Directory, "its directory is missing");
         return Ok(if has_persisted { vec![missing] } else { Vec::new() });
     }
