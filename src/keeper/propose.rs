@@ -162,7 +162,7 @@ impl Desk<'_> {
 
     /// The files are looked at first: whoever writes to them from here on is noticed.
     fn files(&self) -> Result<StoreFiles, Error> {
-        let files = StoreFiles::look(&RealDisk::new(), self.palace)?;
+        let files = StoreFiles::look(&RealDisk::new(), self.palace, chroma::DATABASE)?;
         files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
     }
 

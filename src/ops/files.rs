@@ -2,7 +2,7 @@
 //! noticed.
 
 use crate::disk::{self, Disk, Kind};
-use crate::store::chroma::{DATABASE, Survey, siblings};
+use crate::store::chroma::{Survey, siblings};
 use crate::tree::Fingerprint;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +25,10 @@ pub(super) struct Entry {
 impl StoreFiles {
     /// Looks at the database and its siblings; must be called before the database is read, so that whoever writes to it
     /// later is noticed.
-    pub fn look(disk: &dyn Disk, palace: &Path) -> Result<Option<StoreFiles>, Unfit> {
-        let Some(database) = Entry::look(disk, palace, DATABASE)? else { return Ok(None) };
+    pub fn look(disk: &dyn Disk, palace: &Path, database: &str) -> Result<Option<StoreFiles>, Unfit> {
+        let Some(database) = Entry::look(disk, palace, database)? else { return Ok(None) };
         let (mut present, mut absent) = (Vec::new(), Vec::new());
-        for name in siblings(DATABASE) {
+        for name in siblings(&database.name) {
             match Entry::look(disk, palace, &name)? {
                 Some(entry) => present.push(entry),
                 None => absent.push(name),

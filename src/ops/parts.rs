@@ -52,24 +52,66 @@ pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64, mended: &
     steps.push(tree(tree::Step::Sync { target: staged(DATABASE) }));
 }
 
-/// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
-pub(super) fn commit(steps: &mut Vec<Step>, files: &StoreFiles, blueprint: &Blueprint) -> u32 {
-    steps.push(tree(tree::Step::CreateDir { target: Spot::operation(ASIDE) }));
-    let is_new = |route: &Route| matches!(route, Route::Segment | Route::Built { .. });
-    for new in blueprint.collections.iter().filter(|new| is_new(&new.route)).map(|new| &*new.vector.new) {
-        steps.push(tree(tree::Step::Place { source: staged(new), target: Spot::palace(new) }));
+/// One store takes the place of another.
+pub(super) struct Swap<'s> {
+    /// Name of the new database, in staging and then in the palace.
+    pub(super) database: &'s str,
+    /// Names of the segments that come with it.
+    pub(super) segments: Vec<&'s str>,
+    /// The store that gives way, if there is one.
+    pub(super) old: Option<&'s StoreFiles>,
+    /// Segments of it that go.
+    pub(super) replaced: Vec<&'s Entry>,
+}
+
+impl<'s> Swap<'s> {
+    /// The store of a blueprint takes the place of the one it was made from.
+    pub(super) fn of(files: &'s StoreFiles, blueprint: &'s Blueprint) -> Swap<'s> {
+        let is_new = |new: &&chroma::NewCollection| matches!(new.route, Route::Segment | Route::Built { .. });
+        let segments = blueprint.collections.iter().filter(is_new).map(|new| &*new.vector.new).collect();
+        let replaced = replaced(files, blueprint).collect();
+        Swap { database: DATABASE, segments, old: Some(files), replaced }
     }
-    let expects = files.database.fingerprint;
-    let (source, aside) = (Spot::palace(DATABASE), Spot::operation(ASIDE).join(DATABASE));
-    steps.push(tree(tree::Step::LinkAside { source: source.clone(), target: aside.clone(), expects }));
-    let pivot = steps.len() as u32;
-    // A stale journal or log of the old database would destroy the new one: both belong to a name, not to a file.
-    steps.extend(files.siblings.iter().map(|entry| set_aside(entry, Need::Must)));
-    let absent = files.absent.iter().map(|name| Spot::palace(&**name)).collect();
-    steps.push(tree(tree::Step::Replace { source: staged(DATABASE), target: source, expects, aside, absent }));
-    steps.extend(replaced(files, blueprint).map(|entry| set_aside(entry, Need::May)));
-    steps.push(tree(tree::Step::Delete { target: Spot::operation(STAGING) }));
-    pivot
+
+    /// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
+    pub(super) fn commit(self, steps: &mut Vec<Step>) -> u32 {
+        steps.push(tree(tree::Step::CreateDir { target: Spot::operation(ASIDE) }));
+        for name in &self.segments {
+            steps.push(tree(tree::Step::Place { source: staged(name), target: Spot::palace(*name) }));
+        }
+        let pivot = match self.old {
+            Some(old) if old.database.name == self.database => Swap::replace(old, steps),
+            other => self.place(other, steps),
+        };
+        steps.extend(self.replaced.into_iter().map(|entry| set_aside(entry, Need::May)));
+        steps.push(tree(tree::Step::Delete { target: Spot::operation(STAGING) }));
+        pivot
+    }
+
+    /// Both databases have the same name: one rename.
+    fn replace(old: &StoreFiles, steps: &mut Vec<Step>) -> u32 {
+        let expects = old.database.fingerprint;
+        let target = Spot::palace(&*old.database.name);
+        let aside = Spot::operation(ASIDE).join(&old.database.name);
+        steps.push(tree(tree::Step::LinkAside { source: target.clone(), target: aside.clone(), expects }));
+        let pivot = steps.len() as u32;
+        // A stale journal or log of the old database would destroy the new one: both belong to a name, not to a file.
+        steps.extend(old.siblings.iter().map(|entry| set_aside(entry, Need::Must)));
+        let absent = old.absent.iter().map(|name| Spot::palace(&**name)).collect();
+        let source = staged(&old.database.name);
+        steps.push(tree(tree::Step::Replace { source, target, expects, aside, absent }));
+        pivot
+    }
+
+    /// The new database has a name of its own. It is there before the old one goes: there is no moment without one.
+    fn place(&self, old: Option<&StoreFiles>, steps: &mut Vec<Step>) -> u32 {
+        let pivot = steps.len() as u32;
+        let target = Spot::palace(self.database);
+        steps.push(tree(tree::Step::Place { source: staged(self.database), target }));
+        let entries = old.into_iter().flat_map(|old| [&old.database].into_iter().chain(&old.siblings));
+        steps.extend(entries.map(|entry| set_aside(entry, Need::Must)));
+        pivot
+    }
 }
 
 /// Segments of the old store that the new one does not name.

@@ -41,7 +41,7 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     steps.extend(copy_segments(files, &blueprint));
     steps.extend(parts::build_indexes(survey, &blueprint));
     parts::prove(&mut steps, survey, 0, &mended);
-    let pivot = parts::commit(&mut steps, files, &blueprint);
+    let pivot = parts::Swap::of(files, &blueprint).commit(&mut steps);
     let bytes_needed = bytes_needed(files, survey, &blueprint);
     Planned { plan: Plan { steps, pivot }, bytes_needed, blueprint, losses: survey.losses.clone() }
 }
