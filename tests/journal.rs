@@ -44,8 +44,12 @@ fn assert_pinned<S: Serialize + DeserializeOwned + Debug + PartialEq>(golden: &G
 fn change_of_the_format_breaks_the_golden_journals() {
     assert_pinned(&golden::records());
     assert_pinned(&golden::steps());
-    let Record::Begin { plan, .. } = &golden::steps().frames[0][0] else { panic!("a journal starts with Begin") };
-    golden::assert_every_step_is_golden(&plan.steps);
+    assert_pinned(&golden::annex());
+    let steps = [golden::steps(), golden::annex()].into_iter().flat_map(|golden| match &golden.frames[0][0] {
+        Record::Begin { plan, .. } => plan.steps.clone(),
+        _ => panic!("a journal starts with Begin"),
+    });
+    golden::assert_every_step_is_golden(&steps.collect::<Vec<_>>());
 }
 
 fn cut_anywhere<S: DeserializeOwned + Debug + PartialEq>(golden: &Golden<S>) {

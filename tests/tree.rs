@@ -17,7 +17,7 @@ struct House<'d> {
 
 impl<'d> House<'d> {
     fn build(disk: &'d dyn Disk, root: &Path) -> House<'d> {
-        let roots = Roots { disk, palace: root.join("palace"), operation: root.join("operation") };
+        let roots = Roots { disk, palace: root.join("palace"), operation: root.join("operation"), annex: None };
         let house = House { roots };
         for directory in ["palace", "operation", "palace/segment", "operation/staging"] {
             disk.create_dir(&root.join(directory)).expect("the disk is sound");
@@ -152,7 +152,7 @@ fn sync_of_a_file_makes_it_durable_and_leaves_no_trace() {
 }
 
 fn roots(disk: &MemoryDisk) -> Roots<'_> {
-    Roots { disk, palace: "/palace".into(), operation: "/operation".into() }
+    Roots { disk, palace: "/palace".into(), operation: "/operation".into(), annex: None }
 }
 
 /// I4: wherever a copy is cut short, it is seen as partial or not begun, can be done again, and is whole then.

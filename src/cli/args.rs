@@ -101,6 +101,9 @@ pub(super) struct GoArgs {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     #[arg(default_value_t = Limits::default().batch_bytes)]
     pub(super) batch_bytes: u64,
+    /// Build the new store in DIR, for instance on a disk with more room, and bring it over when it is whole
+    #[arg(long, value_name = "DIR")]
+    pub(super) staging: Option<PathBuf>,
 }
 
 impl Args {

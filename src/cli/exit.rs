@@ -32,7 +32,7 @@ impl Exit {
             Error::Store(error) => of_store(error),
             Error::Engine(error) => of_engine(error),
             Error::Disk(_) | Error::NoSpace { .. } | Error::NotBegun { .. } | Error::RolledBack { .. } => Exit::Failed,
-            Error::Unfit(_) => Exit::Usage,
+            Error::Unfit(_) | Error::NoStaging { .. } => Exit::Usage,
             Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,
             Error::Interrupted { .. } => Exit::Interrupted,

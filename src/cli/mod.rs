@@ -10,7 +10,7 @@ mod report;
 
 pub use exit::Exit;
 
-use crate::keeper::{self, Diagnosis, Error, Keeper, Proposal};
+use crate::keeper::{self, Diagnosis, Error, Keeper, Means, Proposal};
 use crate::store::chroma::Limits;
 use crate::store::chroma::check::{Code, Depth, Severity};
 use args::{Args, CheckArgs, Command, GoArgs, RecoverArgs, RepairArgs};
@@ -115,7 +115,6 @@ fn check(palace: PathBuf, args: &CheckArgs, report: &Report) -> Result<Exit, Err
 }
 
 fn repair(palace: PathBuf, args: &RepairArgs, report: &Report) -> Result<Exit, Error> {
-    let limits = Limits { batch_bytes: args.go.batch_bytes };
     let reading = Progress::reading(report);
     if let Some(moved) = keeper::find_moved(&palace).filter(|_| !args.go.plan) {
         let (from, to) = (moved.copy.display().to_string(), moved.palace.display().to_string());
@@ -126,14 +125,15 @@ fn repair(palace: PathBuf, args: &RepairArgs, report: &Report) -> Result<Exit, E
         moved.put_back(&mut || reading.record())?;
         report.note(&format!("{from} is sound, and is back in its place, {to}."));
     }
+    let means = means(&palace, &args.go)?;
     if args.go.plan {
-        let diagnosis = keeper::propose_repair(&palace, &args.only, limits, &mut || reading.record())?;
+        let diagnosis = keeper::propose_repair(&palace, &args.only, means, &mut || reading.record())?;
         reading.finish();
         report.diagnosis(&diagnosis);
         return Ok(if diagnosis.proposal.is_some() { Exit::Damage } else { nothing_to_mend(&diagnosis) });
     }
     let Some(mut keeper) = lock(&palace, &args.go, report)? else { return Ok(Exit::Usage) };
-    let diagnosis = keeper.propose_repair(&args.only, limits, &mut || reading.record())?;
+    let diagnosis = keeper.propose_repair(&args.only, means, &mut || reading.record())?;
     reading.finish();
     let exit = nothing_to_mend(&diagnosis);
     let Diagnosis { mended, left, proposal } = diagnosis;
@@ -152,18 +152,27 @@ fn nothing_to_mend(diagnosis: &Diagnosis) -> Exit {
 }
 
 fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Error> {
-    let limits = Limits { batch_bytes: args.batch_bytes };
+    let means = means(&palace, args)?;
     let reading = Progress::reading(report);
     if args.plan {
-        let proposal = keeper::propose_rebuild(&palace, limits, &mut || reading.record())?;
+        let proposal = keeper::propose_rebuild(&palace, means, &mut || reading.record())?;
         reading.finish();
         report.proposal(&proposal);
         return Ok(if proposal.losses.is_empty() { Exit::Done } else { Exit::Damage });
     }
     let Some(mut keeper) = lock(&palace, args, report)? else { return Ok(Exit::Usage) };
-    let proposal = keeper.propose_rebuild(limits, &mut || reading.record())?;
+    let proposal = keeper.propose_rebuild(means, &mut || reading.record())?;
     reading.finish();
     go_ahead(&mut keeper, proposal, args, None, report)
+}
+
+/// Looked at before anything is locked or recovered: what makes no sense is refused first.
+fn means(palace: &Path, args: &GoArgs) -> Result<Means, Error> {
+    let means = Means::from(Limits { batch_bytes: args.batch_bytes });
+    match &args.staging {
+        Some(directory) => means.with_staging(palace, directory),
+        None => Ok(means),
+    }
 }
 
 /// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.

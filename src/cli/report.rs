@@ -2,7 +2,7 @@
 
 use super::findings;
 use crate::engine::{Direction, Mark, Outcome, Verdict};
-use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal};
+use crate::keeper::{Ended, Error, History, OperationView, Outside, Preview, Proposal, left_behind};
 use crate::store::chroma::check::Finding;
 use crate::store::chroma::{Loss, Route};
 use indicatif::HumanBytes;
@@ -176,6 +176,7 @@ impl Report {
                 "aborted": ended.aborted,
                 "torn_bytes": ended.torn_bytes,
                 "folder": ended.folder.display().to_string(),
+                "left_behind": ended.left_behind.as_ref().map(|path| path.display().to_string()),
                 "mended": about.map(|about| findings::codes(&about.mended)).unwrap_or_default(),
                 "left": about.map(|about| findings::codes(&about.left)).unwrap_or_default(),
                 "restored": restored_json(carried.restored),
@@ -234,6 +235,10 @@ pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
         HumanBytes(proposal.bytes_needed),
         HumanBytes(proposal.bytes_free),
     )];
+    lines.extend(proposal.outside.as_ref().map(|outside| {
+        let (needed, free) = (HumanBytes(outside.bytes_needed), HumanBytes(outside.bytes_free));
+        format!("It builds in {}, which takes {needed} there ({free} are free).", outside.directory.display())
+    }));
     for collection in &proposal.collections {
         let pending = match collection.pending {
             0 => String::new(),
@@ -288,6 +293,14 @@ pub(super) fn proposal_json(proposal: &Proposal) -> Value {
         "steps": proposal.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "bytes_needed": proposal.bytes_needed,
         "bytes_free": proposal.bytes_free,
+        "staging": proposal.outside.as_ref().map(|outside| {
+            let Outside { directory, bytes_needed, bytes_free } = outside;
+            json!({
+                "directory": directory.display().to_string(),
+                "bytes_needed": bytes_needed,
+                "bytes_free": bytes_free,
+            })
+        }),
         "restored": restored_json(&proposal.restored),
         "losses": proposal.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
     })
@@ -332,7 +345,8 @@ fn ended_text(ended: &Ended) -> String {
         Outcome::Completed => "is completed. What it replaced is kept in",
         Outcome::RolledBack => "is rolled back: the palace is as it was. Its journal is in",
     };
-    format!("Operation {} ({}) {what} {}.{torn}", ended.number, ended.title, ended.folder.display())
+    let left = ended.left_behind.as_ref().map_or(String::new(), |annex| format!(" {}.", left_behind(annex)));
+    format!("Operation {} ({}) {what} {}.{torn}{left}", ended.number, ended.title, ended.folder.display())
 }
 
 fn state(operation: &OperationView) -> String {

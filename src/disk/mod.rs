@@ -59,6 +59,8 @@ pub trait Disk {
     fn truncate(&self, path: &Path, length: u64) -> Result<()>;
     /// A new directory.
     fn create_dir(&self, path: &Path) -> Result<()>;
+    /// A new directory that nobody but its owner can enter, who is the owner of `model`.
+    fn create_private_dir(&self, path: &Path, model: &Path) -> Result<()>;
     /// A new file with the contents, holes, mode and owner of another.
     fn copy(&self, source: &Path, target: &Path) -> Result<()>;
     /// A second name for a file.

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 /// What failed first; afterwards the disk takes no more changes from this process.
@@ -91,6 +91,14 @@ impl Disk for RealDisk {
 
     fn create_dir(&self, path: &Path) -> Result<()> {
         self.change("create the directory", path, || fs::create_dir(path))
+    }
+
+    fn create_private_dir(&self, path: &Path, model: &Path) -> Result<()> {
+        self.change("create the directory", path, || {
+            let model = fs::symlink_metadata(model)?;
+            fs::DirBuilder::new().mode(0o700).create(path)?;
+            give(path, &model)
+        })
     }
 
     fn copy(&self, source: &Path, target: &Path) -> Result<()> {
@@ -179,7 +187,7 @@ fn stat(metadata: &fs::Metadata) -> Stat {
 }
 
 /// The owner can be given away only by root, or kept by the owner itself: a refusal to change it is no failure.
-fn adopt(path: &Path, model: &fs::Metadata) -> io::Result<()> {
+fn give(path: &Path, model: &fs::Metadata) -> io::Result<()> {
     let current = fs::symlink_metadata(path)?;
     if (current.uid(), current.gid()) != (model.uid(), model.gid()) {
         match chown(path, Some(model.uid()), Some(model.gid())) {
@@ -187,6 +195,12 @@ fn adopt(path: &Path, model: &fs::Metadata) -> io::Result<()> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+fn adopt(path: &Path, model: &fs::Metadata) -> io::Result<()> {
+    give(path, model)?;
+    let current = fs::symlink_metadata(path)?;
     match (current.is_dir(), model.is_dir()) {
         (true, true) => fs::set_permissions(path, fs::Permissions::from_mode(model.mode() | 0o700)),
         (false, false) => fs::set_permissions(path, model.permissions()),

@@ -1,8 +1,9 @@
 //! What can stop a keeper, and what a person can do about it.
 
+use super::Unusable;
 use crate::ops;
 use crate::{disk, engine, store::chroma};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of the front desk.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,14 @@ pub enum Error {
     InUse {
         /// Which process, and what it has open.
         who: String,
+    },
+    /// Nothing can be built where somebody wants it.
+    #[error("{} cannot be used for staging: {why}. Nothing was touched", directory.display())]
+    NoStaging {
+        /// The directory that was named.
+        directory: PathBuf,
+        /// Why not.
+        why: Unusable,
     },
     /// There is not enough room.
     #[error(
@@ -57,38 +66,40 @@ pub enum Error {
         source: engine::Error,
     },
     /// The operation failed and was undone.
-    #[error("{source}\nOperation {number} was rolled back: the palace is as it was")]
+    #[error("{source}\nOperation {number} was rolled back: the palace is as it was{}", left(left_behind))]
     RolledBack {
         /// Its number.
         number: u32,
         /// Why it failed.
         source: engine::Error,
+        /// Its annex, where that is out of reach.
+        left_behind: Option<PathBuf>,
     },
     /// The operation could be neither finished nor undone now.
     #[error(
-        "{source}\nThe operation in {} is interrupted; nothing is lost. When the cause is gone, run: \
+        "{source}\nThe operation in {}{} is interrupted; nothing is lost. When the cause is gone, run: \
          palacekeeper recover",
-        folder.display()
+        folder.display(),
+        and(annex)
     )]
     Interrupted {
         /// Its folder.
         folder: PathBuf,
+        /// Its annex, if it has one.
+        annex: Option<PathBuf>,
         /// What failed.
         source: engine::Error,
     },
     /// The disk holds something that the journal does not expect.
     #[error(
-        "{source}\nSomebody else changed {} or {} after the operation was cut short; nothing was touched. If the \
+        "{source}\nSomebody else changed {} after the operation was cut short; nothing was touched. If the \
          palace is as you want it, move the operation's folder out of the keep; otherwise put back what was changed \
          and run: palacekeeper recover",
-        palace.display(),
-        folder.display()
+        places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(" or ")
     )]
     Refused {
-        /// The palace.
-        palace: PathBuf,
-        /// The operation's folder.
-        folder: PathBuf,
+        /// The palace, the operation's folder, and its annex, if it has one.
+        places: Box<[PathBuf]>,
         /// What was refused.
         source: engine::Error,
     },
@@ -162,4 +173,18 @@ pub enum Error {
         /// The number.
         number: u32,
     },
+}
+
+fn and(annex: &Option<PathBuf>) -> String {
+    annex.as_ref().map_or(String::new(), |annex| format!(", with its annex {},", annex.display()))
+}
+
+fn left(annex: &Option<PathBuf>) -> String {
+    annex.as_ref().map_or(String::new(), |annex| format!(". {}", left_behind(annex)))
+}
+
+/// What is to be said of an annex that is out of reach.
+pub(crate) fn left_behind(annex: &Path) -> String {
+    let annex = annex.display();
+    format!("Its annex {annex} is out of reach and was not removed; if it is still there, it can be deleted")
 }

@@ -78,6 +78,11 @@ impl Keep {
         Ok(if is_beside && is_writable { outer } else { inner })
     }
 
+    /// Whether things can be renamed between two directories of one device.
+    pub(super) fn is_one_mount(one: &Path, other: &Path) -> bool {
+        mount(one) == mount(other)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

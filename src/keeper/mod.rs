@@ -5,12 +5,15 @@
 
 mod error;
 mod keep;
+mod means;
 mod moved;
 mod neighbours;
 mod propose;
 mod view;
 
 pub use error::Error;
+pub(crate) use error::left_behind;
+pub use means::{Means, Outside, Unusable};
 pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
 pub use view::{History, OperationView, look, preview_recovery};
@@ -19,8 +22,9 @@ use crate::disk::{Disk, Lock, Poison, RealDisk};
 use crate::engine::{self, Begin, Direction, Operation, Outcome, Verdict, Watch};
 use crate::journal::{self, Tail};
 use crate::ops::{Step, World};
+use crate::store::chroma;
 use crate::store::chroma::check::Code;
-use crate::store::chroma::{self, Limits};
+use crate::tree::Annex;
 use keep::{Folder, Keep};
 use propose::Desk;
 use std::path::{Path, PathBuf};
@@ -55,6 +59,8 @@ pub struct Ended {
     pub torn_bytes: u64,
     /// Its folder in the keep.
     pub folder: PathBuf,
+    /// Its annex, where that is out of reach, so that it could not be removed if it is still there.
+    pub left_behind: Option<PathBuf>,
 }
 
 /// An interrupted operation, and what recovering it would do.
@@ -105,11 +111,9 @@ impl Keeper {
     pub fn recover(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
         let disk = RealDisk::new();
         let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (mut operation, entry) =
-            Operation::open(&disk, &folder.path).map_err(|error| self.interrupted(&folder, error))?;
-        let mut world = World::new(&disk, &self.palace, &folder.path, operation.plan());
+        let (mut operation, tail, mut world) = self.pick_up(&disk, &folder)?;
         match operation.recover(&mut world, watch) {
-            Ok(outcome) => Ok(Some(ended(&folder, &operation, entry.tail, outcome))),
+            Ok(outcome) => Ok(Some(ended(&folder, (&operation, &world), tail, outcome))),
             Err(error) => Err(self.interrupted(&folder, error)),
         }
     }
@@ -118,23 +122,42 @@ impl Keeper {
     pub fn resume(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
         let disk = RealDisk::new();
         let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (operation, entry) =
-            Operation::open(&disk, &folder.path).map_err(|error| self.interrupted(&folder, error))?;
-        self.drive(&disk, &folder, (operation, entry.tail), watch).map(Some)
+        let (operation, tail, _) = self.pick_up(&disk, &folder)?;
+        self.drive(&disk, &folder, (operation, tail), watch).map(Some)
+    }
+
+    /// Opens an operation that has begun, and makes durable what was left of it, wherever it works (invariant I5).
+    fn pick_up<'d>(
+        &self,
+        disk: &'d RealDisk,
+        folder: &Folder,
+    ) -> Result<(Operation<'d, Step>, Tail, World<'d>), Error> {
+        let stopped = |error| self.interrupted(folder, error);
+        let (operation, entry) = Operation::open(disk, &folder.path).map_err(stopped)?;
+        let world = World::new(disk, &self.palace, &folder.path, operation.plan());
+        world.settle().map_err(|error| stopped(error.into()))?;
+        Ok((operation, entry.tail, world))
     }
 
     /// Reads the palace and plans a rebuild. Nothing is changed.
-    pub fn propose_rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
-        self.desk().rebuild(limits, watch)
+    pub fn propose_rebuild(&self, means: impl Into<Means>, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+        let Means { limits, annex } = means.into();
+        self.desk(annex).rebuild(limits, watch)
     }
 
     /// Looks through the palace and plans a repair of what is wanted. Nothing is changed.
-    pub fn propose_repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
-        self.desk().repair(wanted, limits, watch)
+    pub fn propose_repair(
+        &self,
+        wanted: &[Code],
+        means: impl Into<Means>,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Diagnosis, Error> {
+        let Means { limits, annex } = means.into();
+        self.desk(annex).repair(wanted, limits, watch)
     }
 
-    fn desk(&self) -> Desk<'_> {
-        Desk { palace: &self.palace, scratch: self.keep.path(), space: self.keep.path() }
+    fn desk(&self, annex: Option<Annex>) -> Desk<'_> {
+        Desk { palace: &self.palace, scratch: self.keep.path(), space: self.keep.path(), annex }
     }
 
     /// Runs what was proposed.
@@ -142,9 +165,10 @@ impl Keeper {
     /// # Errors [`Error::NoSpace`] before anything has happened; [`Error::RolledBack`] where it failed and the palace
     /// is as it was; [`Error::Interrupted`] where it could be neither finished nor undone now.
     pub fn run(&mut self, proposal: Proposal, watch: &mut dyn Watch) -> Result<Ended, Error> {
-        if proposal.bytes_needed > proposal.bytes_free {
-            let (needed, free) = (proposal.bytes_needed, proposal.bytes_free);
-            return Err(Error::NoSpace { path: self.keep.path().to_owned(), needed, free });
+        let here = (self.keep.path(), proposal.bytes_needed, proposal.bytes_free);
+        let outside = proposal.outside.as_ref().map(|one| (&*one.directory, one.bytes_needed, one.bytes_free));
+        if let Some((path, needed, free)) = [here].into_iter().chain(outside).find(|(_, needed, free)| needed > free) {
+            return Err(Error::NoSpace { path: path.to_owned(), needed, free });
         }
         let disk = RealDisk::new();
         let folder = self.keep.next(&disk, proposal.title)?;
@@ -169,7 +193,7 @@ impl Keeper {
     ) -> Result<Ended, Error> {
         let mut world = World::new(disk, &self.palace, &folder.path, operation.plan());
         let failed = match operation.run(&mut world, watch) {
-            Ok(outcome) => return Ok(ended(folder, &operation, tail, outcome)),
+            Ok(outcome) => return Ok(ended(folder, (&operation, &world), tail, outcome)),
             Err(engine::Error::Stopped { done, all }) => return Err(Error::Stopped { done, all }),
             Err(failed @ engine::Error::CannotResume) => return Err(failed.into()),
             Err(failed) => failed,
@@ -180,30 +204,42 @@ impl Keeper {
         }
         drop((operation, world));
         let disk = RealDisk::new();
-        let (mut operation, _) =
-            Operation::open(&disk, &folder.path).map_err(|error| self.interrupted(folder, error))?;
-        let mut world = World::new(&disk, &self.palace, &folder.path, operation.plan());
+        let (mut operation, _, mut world) = self.pick_up(&disk, folder)?;
         match operation.abort(&failed.to_string(), &mut world, watch) {
-            Ok(_) => Err(Error::RolledBack { number: folder.number, source: failed }),
+            Ok(_) => {
+                let left_behind = world.annex_out_of_reach();
+                Err(Error::RolledBack { number: folder.number, source: failed, left_behind })
+            }
             Err(error) => Err(self.interrupted(folder, error)),
         }
     }
 
     fn interrupted(&self, folder: &Folder, source: engine::Error) -> Error {
         let (palace, folder) = (self.palace.clone(), folder.path.clone());
+        let annex = annex(&folder);
         match source {
             engine::Error::Stopped { done, all } => Error::Stopped { done, all },
-            engine::Error::Refused { .. } => Error::Refused { palace, folder, source },
+            engine::Error::Refused { .. } => {
+                let places = [palace, folder].into_iter().chain(annex).collect();
+                Error::Refused { places, source }
+            }
             source @ (engine::Error::Illegal { .. } | engine::Error::Journal(journal::Error::Damaged { .. })) => {
                 source.into()
             }
-            source => Error::Interrupted { folder, source },
+            source => Error::Interrupted { folder, annex, source },
         }
     }
 }
 
-fn ended(folder: &Folder, operation: &Operation<Step>, tail: Tail, outcome: Outcome) -> Ended {
+/// Where the operation in a folder has its annex, if its journal can be read and names one.
+fn annex(folder: &Path) -> Option<PathBuf> {
+    let entry = engine::read::<Step>(&RealDisk::new(), &folder.join(keep::JOURNAL)).ok()?;
+    crate::ops::annex_of(&entry.begin.plan)?.path().ok()
+}
+
+fn ended(folder: &Folder, (operation, world): (&Operation<Step>, &World), tail: Tail, outcome: Outcome) -> Ended {
     Ended {
+        left_behind: world.annex_out_of_reach(),
         number: folder.number,
         title: operation.title().to_owned(),
         outcome,

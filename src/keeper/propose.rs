@@ -1,12 +1,14 @@
 //! Looks through a palace and plans what could be done about it. Nothing is changed by that.
 
 use super::keep::Keep;
+use super::means::{self, Means, Outside};
 use super::{Error, look, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::Plan;
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
 use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
+use crate::tree::Annex;
 use std::path::Path;
 
 /// What would be done.
@@ -23,10 +25,12 @@ pub struct Proposal {
     pub collections: Vec<ProposedCollection>,
     /// chromadb's format, kept.
     pub format: String,
-    /// Bytes that must be free.
+    /// Bytes that must be free where the keep is.
     pub bytes_needed: u64,
-    /// Bytes that are free.
+    /// Bytes that are free there.
     pub bytes_free: u64,
+    /// What is needed elsewhere beside that, if the new store is built there.
+    pub outside: Option<Outside>,
 }
 
 /// A collection in a proposal.
@@ -63,22 +67,24 @@ pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Che
 }
 
 /// Plans a rebuild without a lock and without writing anything, the keep included.
-pub fn propose_rebuild(palace: &Path, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+pub fn propose_rebuild(palace: &Path, means: impl Into<Means>, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
     let palace = resolve(palace)?;
     let space = Keep::place(&RealDisk::new(), &palace)?;
-    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space }.rebuild(limits, watch)
+    let Means { limits, annex } = means.into();
+    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space, annex }.rebuild(limits, watch)
 }
 
 /// Plans a repair without a lock and without writing anything, the keep included. No code means all of them.
 pub fn propose_repair(
     palace: &Path,
     wanted: &[Code],
-    limits: Limits,
+    means: impl Into<Means>,
     watch: &mut dyn FnMut(),
 ) -> Result<Diagnosis, Error> {
     let palace = resolve(palace)?;
     let space = Keep::place(&RealDisk::new(), &palace)?;
-    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space }.repair(wanted, limits, watch)
+    let Means { limits, annex } = means.into();
+    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space, annex }.repair(wanted, limits, watch)
 }
 
 /// Where proposals are made.
@@ -88,6 +94,8 @@ pub(super) struct Desk<'d> {
     pub(super) scratch: &'d Path,
     /// Where room is needed.
     pub(super) space: &'d Path,
+    /// Where the new store is built, if not in the keep.
+    pub(super) annex: Option<Annex>,
 }
 
 impl Desk<'_> {
@@ -101,7 +109,8 @@ impl Desk<'_> {
         let preparation = Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code));
         let rebuilt = |preparation: &Preparation, watch: &mut dyn FnMut()| {
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let order = rebuild::Order { preparation: preparation.clone(), mended: Vec::new() };
+                let (preparation, annex) = (preparation.clone(), self.annex.clone());
+                let order = rebuild::Order { preparation, mended: Vec::new(), annex };
                 rebuild::plan(source.format(), order, files, survey)
             };
             self.propose("rebuild", self.files()?, (limits, preparation), &plan, watch)
@@ -140,7 +149,8 @@ impl Desk<'_> {
             });
             mended.extend(also);
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let order = rebuild::Order { preparation: read.clone(), mended: codes(&mended, &left) };
+                let (preparation, mended, annex) = (read.clone(), codes(&mended, &left), self.annex.clone());
+                let order = rebuild::Order { preparation, mended, annex };
                 rebuild::plan(source.format(), order, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
@@ -152,7 +162,8 @@ impl Desk<'_> {
             };
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
                 let (preparation, amendments, mended) = (read.clone(), amendments.clone(), codes(&mended, &left));
-                let order = amend::Order { preparation, amendments, mended, builds: &builds };
+                let annex = self.annex.clone();
+                let order = amend::Order { preparation, amendments, mended, builds: &builds, annex };
                 amend::plan(source.format(), order, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
@@ -178,7 +189,8 @@ impl Desk<'_> {
         let source = Source::open(self.palace, self.scratch, preparation)?;
         let survey = survey(&source, limits, watch)?;
         files.look_at_segments(&disk, self.palace, &survey)?;
-        let Planned { plan, bytes_needed, blueprint, mut losses } = plan(&source, &files, &survey);
+        let Planned { plan, bytes_needed, annex, blueprint, mut losses } = plan(&source, &files, &survey);
+        let (bytes_needed, outside) = means::share(&disk, self.space, bytes_needed, self.annex.as_ref().zip(annex))?;
         losses.extend(preparation.losses());
         losses.sort();
         let collections = survey.collections.iter().zip(blueprint.collections);
@@ -197,6 +209,7 @@ impl Desk<'_> {
             format: source.format().name.clone(),
             bytes_needed,
             bytes_free: disk.space(self.space)?,
+            outside,
         })
     }
 }

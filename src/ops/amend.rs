@@ -12,6 +12,7 @@ use crate::engine::Plan;
 use crate::store::chroma::{
     self, Amendment, Blueprint, Format, Loss, NewCollection, Preparation, Renamed, Route, Survey, Surveyed,
 };
+use crate::tree::Annex;
 
 /// What is set right.
 pub struct Order<'o> {
@@ -23,14 +24,17 @@ pub struct Order<'o> {
     pub mended: Vec<String>,
     /// Whether the segment of a collection is built anew if it is not sound.
     pub builds: &'o dyn Fn(&Surveyed) -> bool,
+    /// Where the new store is built, if not in the operation's folder.
+    pub annex: Option<Annex>,
 }
 
 /// Makes the plan.
 pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
-    let Order { preparation, amendments, mended, builds } = order;
+    let Order { preparation, amendments, mended, builds, annex } = order;
     let collections = survey.collections.iter().map(|one| amended(files, one, builds(one))).collect();
     let blueprint = Blueprint { format: format.name.clone(), preparation, collections };
-    let mut steps = vec![parts::create_staging(), parts::backup(files, parts::replaced(files, &blueprint))];
+    let mut steps = parts::create_staging(annex.as_ref());
+    steps.push(parts::backup(files, parts::replaced(files, &blueprint)));
     steps.push(Step::Chroma(chroma::Step::Amend { blueprint: blueprint.clone(), amendments }));
     steps.extend(parts::sentinel(survey));
     steps.extend(parts::build_indexes(survey, &blueprint));
@@ -38,12 +42,15 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
         survey.losses.iter().cloned().partition(|loss| stays(&blueprint, loss));
     // Vectors are known from the counts.
     let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count();
+    steps.extend(parts::bring(annex.as_ref(), files, survey, &blueprint));
     parts::prove(&mut steps, survey, left as u64, &mended);
     let pivot = parts::Swap::of(files, &blueprint).commit(&mut steps);
+    let room = annex.is_some().then(|| parts::annex_room(files, survey, &blueprint));
+    steps.extend(parts::delete_annex(annex));
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
     let bytes_needed =
         backup + parts::bytes_of_indexes(survey, &blueprint) + parts::bytes_of_databases(files, &blueprint);
-    Planned { plan: Plan { steps, pivot }, bytes_needed, blueprint, losses }
+    Planned { plan: Plan { steps, pivot }, bytes_needed, annex: room, blueprint, losses }
 }
 
 /// What a rebuild would leave out, and stays where it is.

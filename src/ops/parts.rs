@@ -1,10 +1,13 @@
 //! Parts that every plan over a Chroma store is made of: the backup, the indexes, the proof, and the swap.
 
+use super::AnnexRoom;
 use super::files::{Entry, StoreFiles};
 use super::names::{ASIDE, BACKUP, STAGING};
 use super::step::Step;
-use crate::store::chroma::{self, Blueprint, DATABASE, Expected, ExpectedCollection, Renamed, Route, Survey};
-use crate::tree::{self, Copy, Need, Spot};
+use crate::store::chroma::{
+    self, Blueprint, DATABASE, Expected, ExpectedCollection, NewCollection, Renamed, Route, Survey, Surveyed,
+};
+use crate::tree::{self, Annex, Copy, Need, Spot};
 
 /// Room for what is not counted: directories, the journal, SQLite's rollback journal.
 const SLACK_BYTES: u64 = 8 << 20;
@@ -127,26 +130,72 @@ fn set_aside(entry: &Entry, need: Need) -> Step {
 
 /// Room for the database with its siblings: in the backup, in staging, and for a copy to read where one is needed.
 pub(super) fn bytes_of_databases(files: &StoreFiles, blueprint: &Blueprint) -> u64 {
-    let database = files.database.bytes + files.siblings.iter().map(|entry| entry.bytes).sum::<u64>();
+    bytes_of_scratch(files, blueprint) + bytes_of_old(files) + bytes_of_new(files) + SLACK_BYTES
+}
+
+/// Room for a copy to read, where one is needed.
+fn bytes_of_scratch(files: &StoreFiles, blueprint: &Blueprint) -> u64 {
     let takes_copy = files.is_hot() || blueprint.preparation != chroma::Preparation::default();
-    // A store filled batch by batch is now and then a little larger than the one it came from.
-    let scratch = if takes_copy { database + database / 4 } else { 0 };
-    scratch + database + database + database / 4 + SLACK_BYTES
+    if takes_copy { bytes_of_new(files) } else { 0 }
+}
+
+fn bytes_of_old(files: &StoreFiles) -> u64 {
+    files.database.bytes + files.siblings.iter().map(|entry| entry.bytes).sum::<u64>()
+}
+
+/// A store filled batch by batch is now and then a little larger than the one it came from.
+fn bytes_of_new(files: &StoreFiles) -> u64 {
+    bytes_of_old(files) + bytes_of_old(files) / 4
 }
 
 /// Room for the segments that are built.
 pub(super) fn bytes_of_indexes(survey: &Survey, blueprint: &Blueprint) -> u64 {
+    built(survey, blueprint).map(|(one, _)| bytes_of_index(one)).sum()
+}
+
+fn bytes_of_index(one: &Surveyed) -> u64 {
+    one.totals.vector_bytes + 512 * one.totals.vectors
+}
+
+/// Collections whose segments are built anew.
+fn built<'b>(survey: &'b Survey, blueprint: &'b Blueprint) -> impl Iterator<Item = (&'b Surveyed, &'b NewCollection)> {
     let pairs = survey.collections.iter().zip(&blueprint.collections);
-    let built = pairs.filter(|(_, new)| matches!(new.route, Route::Built { .. }));
-    built.map(|(one, _)| one.totals.vector_bytes + 512 * one.totals.vectors).sum()
+    pairs.filter(|(_, new)| matches!(new.route, Route::Built { .. }))
 }
 
 pub(super) fn staged(name: &str) -> Spot {
     Spot::operation(STAGING).join(name)
 }
 
-pub(super) fn create_staging() -> Step {
-    tree(tree::Step::CreateDir { target: Spot::operation(STAGING) })
+/// Makes what is needed to build in.
+pub(super) fn create_staging(annex: Option<&Annex>) -> Vec<Step> {
+    let annex = annex.map(|annex| tree(tree::Step::CreateAnnex(annex.clone())));
+    annex.into_iter().chain([tree(tree::Step::CreateDir { target: Spot::operation(STAGING) })]).collect()
+}
+
+/// Brings what was built in the annex to the staging directory, where the rest goes on as if it had been built there.
+pub(super) fn bring(annex: Option<&Annex>, files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> Vec<Step> {
+    if annex.is_none() {
+        return Vec::new();
+    }
+    let bring = |name: &str, bytes| {
+        let (source, target) = (Spot::annex(name), staged(name));
+        tree(tree::Step::Bring { source, target, bytes })
+    };
+    let built = built(survey, blueprint).map(|(one, new)| bring(&new.vector.new, bytes_of_index(one)));
+    [bring(DATABASE, files.database.bytes)].into_iter().chain(built).collect()
+}
+
+/// Clears away what nobody needs once the new store has taken its place.
+pub(super) fn delete_annex(annex: Option<Annex>) -> Option<Step> {
+    annex.map(|annex| tree(tree::Step::DeleteAnnex(annex)))
+}
+
+/// The room that an annex takes and gives.
+pub(super) fn annex_room(files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> AnnexRoom {
+    let spared = bytes_of_scratch(files, blueprint);
+    let built = bytes_of_new(files) + bytes_of_indexes(survey, blueprint);
+    AnnexRoom { needed: spared + built + SLACK_BYTES, spared }
 }
 
 pub(super) fn tree(step: tree::Step) -> Step {

@@ -11,7 +11,7 @@ use crate::engine::Plan;
 use crate::store::chroma::{
     self, Blueprint, Collection, Format, NewCollection, Preparation, Renamed, Route, Survey, Surveyed,
 };
-use crate::tree::{self, Copy, Spot};
+use crate::tree::{self, Annex, Copy, Spot};
 
 /// What is wanted.
 pub struct Order {
@@ -19,18 +19,21 @@ pub struct Order {
     pub preparation: Preparation,
     /// Codes of the findings that must not be found in the new store.
     pub mended: Vec<String>,
+    /// Where the new store is built, if not in the operation's folder.
+    pub annex: Option<Annex>,
 }
 
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
 pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
-    let Order { preparation, mended } = order;
+    let Order { preparation, mended, annex } = order;
     let ids = fresh_ids(survey);
     let collections = survey.collections.iter().zip(ids).map(|(one, id)| new_collection(files, one, id));
     let collections = collections.collect();
     let blueprint = Blueprint { format: format.name.clone(), preparation, collections };
     let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
 
-    let mut steps = vec![parts::create_staging(), parts::backup(files, files.segments.iter())];
+    let mut steps = parts::create_staging(annex.as_ref());
+    steps.push(parts::backup(files, files.segments.iter()));
     steps.push(Step::Chroma(chroma::Step::CreateStore(blueprint.clone())));
     steps.extend(survey.batches.iter().map(|batch| Step::Chroma(chroma::Step::UpsertBatch(batch.clone()))));
     steps.extend(survey.queue.iter().map(|batch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
@@ -40,10 +43,14 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     }
     steps.extend(copy_segments(files, &blueprint));
     steps.extend(parts::build_indexes(survey, &blueprint));
+    steps.extend(parts::bring(annex.as_ref(), files, survey, &blueprint));
     parts::prove(&mut steps, survey, 0, &mended);
     let pivot = parts::Swap::of(files, &blueprint).commit(&mut steps);
+    let room = annex.is_some().then(|| parts::annex_room(files, survey, &blueprint));
+    steps.extend(parts::delete_annex(annex));
     let bytes_needed = bytes_needed(files, survey, &blueprint);
-    Planned { plan: Plan { steps, pivot }, bytes_needed, blueprint, losses: survey.losses.clone() }
+    let losses = survey.losses.clone();
+    Planned { plan: Plan { steps, pivot }, bytes_needed, annex: room, blueprint, losses }
 }
 
 /// New ids in the order of the old ones: chromadb lists collections by id.

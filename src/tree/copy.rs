@@ -1,5 +1,6 @@
 //! Copies that are whole or not there: built under a `.part` name, synced, then renamed.
 
+use super::step::rename;
 use super::{Copy, Error, Roots};
 use crate::disk::{Disk, Kind, parent, remove_tree};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,20 @@ pub(super) fn make(roots: &Roots, copy: &Copy) -> Result<(), Error> {
     disk.rename(&part, target)?;
     disk.sync(parent(target))?;
     Ok(())
+}
+
+/// Moves something to a free name, durably. Where that lies on another file system, and only there, the thing is copied
+/// and stays where it was: no other error is a reason to think that a copy would do better.
+pub(super) fn bring(disk: &dyn Disk, source: &Path, target: &Path) -> Result<(), Error> {
+    match rename(disk, source, target) {
+        Err(Error::Disk(error)) if error.is_cross_device() => {}
+        moved => return moved,
+    }
+    let part = part(target);
+    remove_tree(disk, &part)?;
+    copy_entry(disk, source, &part)?;
+    disk.rename(&part, target)?;
+    Ok(disk.sync(parent(target))?)
 }
 
 /// One file, or a directory with all below it, synced; the entry itself is the caller's to sync.

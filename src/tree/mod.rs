@@ -1,30 +1,35 @@
 //! Steps over files and directories that any store could use: copy, place, set aside, replace, delete.
 //!
 //! Every step works between two directories, the palace and the operation's own folder, and names things relative to
-//! them, so that a keep and its palace can be moved together and recovered elsewhere.
+//! them, so that a keep and its palace can be moved together and recovered elsewhere. A third one, the [`Annex`], lies
+//! wherever there is room, and only where somebody asked for it.
 
+mod annex;
 mod copy;
 mod fingerprint;
 mod step;
 
+pub use annex::Annex;
 pub use fingerprint::Fingerprint;
 pub use step::{Copy, Need, Step};
 
 use crate::disk::{self, Disk};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Which of the two directories a name belongs to.
+/// Which of the directories a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
     /// The live directory.
     Palace,
     /// The operation's folder in the keep.
     Operation,
+    /// The operation's annex, if it has one.
+    Annex,
 }
 
-/// A place on the disk, relative to one of the two directories.
+/// A place on the disk, relative to one of the directories.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spot {
     root: Root,
@@ -42,6 +47,11 @@ impl Spot {
         Spot { root: Root::Operation, name: name.into() }
     }
 
+    /// A place in the operation's annex.
+    pub fn annex(name: impl Into<String>) -> Spot {
+        Spot { root: Root::Annex, name: name.into() }
+    }
+
     /// A place below this one.
     pub fn join(&self, name: &str) -> Spot {
         let name = if self.name.is_empty() { name.to_owned() } else { format!("{}/{name}", self.name) };
@@ -54,11 +64,12 @@ impl fmt::Display for Spot {
         match self.root {
             Root::Palace => write!(f, "palace/{}", self.name),
             Root::Operation => f.write_str(&self.name),
+            Root::Annex => write!(f, "annex/{}", self.name),
         }
     }
 }
 
-/// The two directories, and the disk they are on.
+/// The directories, and the disk they are on.
 pub struct Roots<'d> {
     /// The disk.
     pub disk: &'d dyn Disk,
@@ -66,13 +77,15 @@ pub struct Roots<'d> {
     pub palace: PathBuf,
     /// The operation's folder.
     pub operation: PathBuf,
+    /// The operation's annex, if its plan has one.
+    pub annex: Option<Annex>,
 }
 
 impl Roots<'_> {
     /// The path of a place inside one of the directories. A name that is empty or leads out is refused, whatever
     /// journal it stands in: nothing is ever done to the palace itself, or beside it (invariant I17).
     pub fn path(&self, spot: &Spot) -> Result<PathBuf, Error> {
-        let mut path = self.root(spot).to_owned();
+        let mut path = self.root(spot)?;
         for part in spot.name.split('/') {
             if part.is_empty() || part == "." || part == ".." || part.contains('\0') {
                 return Err(Error::LeadsOut { spot: spot.clone() });
@@ -84,7 +97,7 @@ impl Roots<'_> {
 
     /// The path of a directory that is only read, which may be the palace itself.
     pub fn directory(&self, spot: &Spot) -> Result<PathBuf, Error> {
-        if spot.name.is_empty() { Ok(self.root(spot).to_owned()) } else { self.path(spot) }
+        if spot.name.is_empty() { self.root(spot) } else { self.path(spot) }
     }
 
     /// The path of an entry of a directory, by a name without slashes.
@@ -96,10 +109,34 @@ impl Roots<'_> {
         }
     }
 
-    fn root(&self, spot: &Spot) -> &Path {
-        match spot.root {
-            Root::Palace => &self.palace,
-            Root::Operation => &self.operation,
+    /// What stands in the annex's place must be this operation's own, or nothing (invariants I6 and I17). Always so
+    /// where there is no annex.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`], and nothing is done there.
+    pub fn check_annex(&self) -> Result<(), Error> {
+        let Some(annex) = &self.annex else { return Ok(()) };
+        match annex.look(self)? {
+            annex::State::Foreign => Err(Error::NotOurs { path: annex.path()? }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes durable whatever a killed process left in the page cache of the annex's file system (invariant I5); the
+    /// keep's is the engine's to see to.
+    pub fn settle_annex(&self) -> Result<(), Error> {
+        self.annex.as_ref().map_or(Ok(()), |annex| annex.settle(self))
+    }
+
+    fn root(&self, spot: &Spot) -> Result<PathBuf, Error> {
+        match (spot.root, &self.annex) {
+            (Root::Palace, _) => Ok(self.palace.clone()),
+            (Root::Operation, _) => Ok(self.operation.clone()),
+            (Root::Annex, None) => Err(Error::LeadsOut { spot: spot.clone() }),
+            (Root::Annex, Some(annex)) => {
+                self.check_annex()?;
+                annex.path()
+            }
         }
     }
 }
@@ -111,8 +148,8 @@ pub enum Error {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// A plan names something outside palace and operation folder.
-    #[error("the plan names “{spot}”, which does not lie inside the palace or the operation's folder")]
+    /// A plan names something outside the palace, the operation's folder and its annex.
+    #[error("the plan names “{spot}”, which does not lie inside the palace or what belongs to the operation")]
     LeadsOut {
         /// What it names.
         spot: Spot,
@@ -127,6 +164,26 @@ pub enum Error {
     #[error("{} has changed since it was read", path.display())]
     Changed {
         /// The file.
+        path: PathBuf,
+    },
+    /// A plan names a directory for its annex that no operation would make.
+    #[error("the plan puts its annex into “{directory}” as “{token}”, and no operation would do that")]
+    NoAnnex {
+        /// The directory.
+        directory: String,
+        /// What should be the end of the annex's name.
+        token: String,
+    },
+    /// Something else stands where this operation has its annex.
+    #[error("{} is not this operation's, and was not touched; move it away, then try again", path.display())]
+    NotOurs {
+        /// Where it stands.
+        path: PathBuf,
+    },
+    /// The directory in which the annex was to be made is gone, or another one.
+    #[error("{} is not the directory that was asked for any more; is its file system mounted?", path.display())]
+    OutOfReach {
+        /// The directory.
         path: PathBuf,
     },
     /// A plan has such a step before its pivot.

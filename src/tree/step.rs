@@ -1,7 +1,7 @@
 //! The steps themselves. Each is durable when it returns: what it moved, and the directories that name it.
 
 use super::copy::{self, part};
-use super::{Error, Fingerprint, Roots, Spot};
+use super::{Annex, Error, Fingerprint, Roots, Spot, annex};
 use crate::disk::{Disk, parent, remove_tree};
 use crate::engine::Observed;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,19 @@ pub enum Step {
         /// What is removed.
         target: Spot,
     },
+    /// Makes the annex; undoing it removes the annex with all that later steps left in it.
+    CreateAnnex(Annex),
+    /// Takes something that was built in the annex to where the palace is.
+    Bring {
+        /// What is brought.
+        source: Spot,
+        /// Where it is needed.
+        target: Spot,
+        /// Bytes to be written, if both are on different file systems.
+        bytes: u64,
+    },
+    /// Removes the annex with all in it, if it can be reached.
+    DeleteAnnex(Annex),
 }
 
 impl Step {
@@ -101,14 +114,7 @@ impl Step {
         let disk = roots.disk;
         let exists = |spot: &Spot| -> Result<bool, Error> { Ok(disk.stat(&roots.path(spot)?)?.is_some()) };
         Ok(match self {
-            Step::Backup(copy) | Step::Copy(copy) => {
-                let target = roots.path(&copy.target)?;
-                match (disk.stat(&target)?, disk.stat(&part(&target))?) {
-                    (Some(_), _) => Observed::After,
-                    (None, Some(_)) => Observed::Partial,
-                    (None, None) => Observed::Before,
-                }
-            }
+            Step::Backup(copy) | Step::Copy(copy) => observe_copy(disk, &roots.path(&copy.target)?)?,
             Step::CreateDir { target } if exists(target)? => Observed::After,
             Step::CreateDir { .. } => Observed::Before,
             // Nobody can see whether bytes are durable; syncing again is harmless.
@@ -125,6 +131,19 @@ impl Step {
             }
             Step::Delete { target } if exists(target)? => Observed::Before,
             Step::Delete { .. } => Observed::After,
+            Step::CreateAnnex(annex) => match annex.look(roots)? {
+                annex::State::Absent => Observed::Before,
+                annex::State::Bare => Observed::Partial,
+                annex::State::Ours => Observed::After,
+                annex::State::Foreign => Observed::Foreign,
+            },
+            Step::Bring { target, .. } => observe_copy(disk, &roots.path(target)?)?,
+            Step::DeleteAnnex(annex) => match annex.look(roots)? {
+                annex::State::Foreign => Observed::Foreign,
+                // One that is gone was perhaps only unmounted, or a person was faster; nobody needs it, and removing it
+                // again is harmless.
+                _ => Observed::Before,
+            },
         })
     }
 
@@ -168,6 +187,9 @@ impl Step {
                 disk.sync(parent(&source))?;
             }
             Step::Delete { target } => remove(disk, &roots.path(target)?)?,
+            Step::CreateAnnex(annex) => annex.make(roots)?,
+            Step::Bring { source, target, .. } => copy::bring(disk, &roots.path(source)?, &roots.path(target)?)?,
+            Step::DeleteAnnex(annex) => annex.remove(roots)?,
         }
         Ok(())
     }
@@ -176,17 +198,18 @@ impl Step {
     pub fn revert(&self, roots: &Roots) -> Result<(), Error> {
         let disk = roots.disk;
         match self {
-            Step::Backup(copy) | Step::Copy(copy) => {
-                let target = roots.path(&copy.target)?;
+            Step::Backup(Copy { target, .. }) | Step::Copy(Copy { target, .. }) | Step::Bring { target, .. } => {
+                let target = roots.path(target)?;
                 remove_tree(disk, &part(&target))?;
                 remove(disk, &target)?;
             }
+            Step::CreateAnnex(annex) => annex.remove(roots)?,
             Step::CreateDir { target } | Step::LinkAside { target, .. } => remove(disk, &roots.path(target)?)?,
             Step::Place { source, target } | Step::RenameAside { source, target, .. } => {
                 rename(disk, &roots.path(target)?, &roots.path(source)?)?;
             }
             Step::Sync { .. } => {}
-            Step::Replace { .. } | Step::Delete { .. } => return Err(Error::CannotRevert),
+            Step::Replace { .. } | Step::Delete { .. } | Step::DeleteAnnex(_) => return Err(Error::CannotRevert),
         }
         Ok(())
     }
@@ -195,9 +218,18 @@ impl Step {
     pub fn weight(&self) -> u64 {
         match self {
             Step::Backup(copy) | Step::Copy(copy) => copy.bytes,
+            Step::Bring { bytes, .. } => *bytes,
             _ => 0,
         }
     }
+}
+
+fn observe_copy(disk: &dyn Disk, target: &Path) -> Result<Observed, Error> {
+    Ok(match (disk.stat(target)?, disk.stat(&part(target))?) {
+        (Some(_), _) => Observed::After,
+        (None, Some(_)) => Observed::Partial,
+        (None, None) => Observed::Before,
+    })
 }
 
 /// A second name that is not there has not been made, whatever has become of the file; that is looked at when it is
@@ -243,7 +275,7 @@ fn observe_replace(
     })
 }
 
-fn rename(disk: &dyn Disk, source: &Path, target: &Path) -> Result<(), Error> {
+pub(super) fn rename(disk: &dyn Disk, source: &Path, target: &Path) -> Result<(), Error> {
     disk.rename(source, target)?;
     disk.sync(parent(target))?;
     disk.sync(parent(source))?;
@@ -268,6 +300,9 @@ impl fmt::Display for Step {
             Step::RenameAside { source, target, .. } => write!(f, "move {source} aside to {target}"),
             Step::Replace { source, target, .. } => write!(f, "replace {target} by {source}"),
             Step::Delete { target } => write!(f, "remove {target}"),
+            Step::CreateAnnex(annex) => write!(f, "make the annex {annex}"),
+            Step::Bring { source, target, .. } => write!(f, "bring {source} to {target}"),
+            Step::DeleteAnnex(annex) => write!(f, "remove the annex {annex}"),
         }
     }
 }

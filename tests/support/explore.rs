@@ -30,6 +30,8 @@ pub trait Scene {
     fn world<'d>(&self, disk: &'d MemoryDisk, plan: &Plan<Self::Step>) -> <Self::Step as Step>::World<'d>;
     /// What must hold in every crash image, before anybody has recovered it.
     fn check(&self, _disk: &MemoryDisk) {}
+    /// What must hold once the operation has ended.
+    fn check_ended(&self, _disk: &MemoryDisk) {}
 }
 
 /// How large the walk was.
@@ -215,6 +217,7 @@ impl<'s, C: Scene> Explorer<'s, C> {
             assert!(answer.is_err(), "{act:?} of an operation that has ended: {answer:?} after {trace}");
         }
         assert!(disk.image("/") == before && disk.events() <= 3, "what had ended was written to, after {trace}");
+        self.scene.check_ended(&disk);
         match outcome {
             Outcome::Completed => self.walk.ended_new += 1,
             Outcome::RolledBack => self.walk.ended_old += 1,

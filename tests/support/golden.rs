@@ -83,6 +83,25 @@ pub fn steps() -> Golden<Step> {
     Golden { name: "steps.journal", frames, bytes: include_bytes!("../golden/steps.journal") }
 }
 
+/// Steps of an operation with an annex.
+fn annex_steps() -> Vec<Step> {
+    let annex = || plain(r#"{"directory":"/mnt/größer","node":70000,"token":"00112233-4455-4677-8899-aabbccddeeff"}"#);
+    let (source, target) = (Spot::annex("chroma.sqlite3"), Spot::operation("staging/chroma.sqlite3"));
+    let steps = [
+        tree::Step::CreateAnnex(annex()),
+        tree::Step::Bring { source, target, bytes: 5 << 30 },
+        tree::Step::DeleteAnnex(annex()),
+    ];
+    steps.map(Step::Tree).into()
+}
+
+/// A journal that has begun with an annex.
+pub fn annex() -> Golden<Step> {
+    let plan = Plan { steps: annex_steps(), pivot: 2 };
+    let frames = vec![vec![Record::Begin { title: "rebuild".into(), began_at: 1, plan }], vec![Record::Intent(0)]];
+    Golden { name: "annex.journal", frames, bytes: include_bytes!("../golden/annex.journal") }
+}
+
 /// A value that has no public constructor, from its fields.
 fn plain<T: DeserializeOwned>(json: &str) -> T {
     serde_json::from_str(json).expect("the fields are those of the type")
@@ -197,7 +216,10 @@ pub fn assert_every_step_is_golden(steps: &[Step]) {
         Step::Chroma(chroma::Step::BuildIndex { .. }) => 14,
         Step::Chroma(chroma::Step::Verify(_)) => 15,
         Step::Chroma(chroma::Step::Amend { .. }) => 16,
+        Step::Tree(tree::Step::CreateAnnex(_)) => 17,
+        Step::Tree(tree::Step::Bring { .. }) => 18,
+        Step::Tree(tree::Step::DeleteAnnex(_)) => 19,
     };
     let places: Vec<usize> = steps.iter().map(place).collect();
-    assert_eq!(places, (0..17).collect::<Vec<_>>());
+    assert_eq!(places, (0..20).collect::<Vec<_>>());
 }

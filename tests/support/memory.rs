@@ -84,6 +84,11 @@ impl MemoryDisk {
         history.into_iter().map(|state| MemoryDisk(RefCell::new(state))).collect()
     }
 
+    /// Makes a directory the root of a file system of its own.
+    pub fn mount(&self, path: &Path) {
+        self.0.borrow_mut().mount(path).expect("a file system is mounted on a directory");
+    }
+
     /// Events so far.
     pub fn events(&self) -> u32 {
         self.0.borrow().events
@@ -188,7 +193,7 @@ impl Disk for MemoryDisk {
             let inode = &state.nodes[&node][SEEN];
             let kind = if inode.is_directory { Kind::Directory } else { Kind::File };
             let (length, modified_ns) = (inode.bytes.len() as u64, inode.modified_ns);
-            Ok(Some(Stat { kind, device: 1, node, length, allocated: length, modified_ns }))
+            Ok(Some(Stat { kind, device: inode.device, node, length, allocated: length, modified_ns }))
         })
     }
 
@@ -238,6 +243,14 @@ impl Disk for MemoryDisk {
         self.act("create the directory", path, |state| state.make(path, true).map(drop))
     }
 
+    fn create_private_dir(&self, path: &Path, _: &Path) -> Result<()> {
+        self.act("create the directory", path, |state| {
+            let node = state.make(path, true)?;
+            state.change(Pending::Mode { node, mode: 0o700 });
+            Ok(())
+        })
+    }
+
     fn copy(&self, source: &Path, target: &Path) -> Result<()> {
         self.act("write", target, |state| {
             let Inode { bytes, mode, .. } = state.nodes[&state.find(source)?][SEEN].clone();
@@ -251,6 +264,7 @@ impl Disk for MemoryDisk {
     fn link(&self, source: &Path, target: &Path) -> Result<()> {
         self.act("link", target, |state| {
             let (node, key) = (state.find(source)?, state.free(target)?);
+            state.check_device(node, &key)?;
             state.change(Pending::Names(vec![(key, Some(node))]));
             Ok(())
         })
@@ -304,10 +318,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_all(&self, directory: &Path) -> Result<()> {
-        self.act("sync the file system of", directory, |state| {
-            state.settle();
-            Ok(())
-        })
+        self.act("sync the file system of", directory, |state| state.settle_device(directory))
     }
 
     fn space(&self, _: &Path) -> Result<u64> {

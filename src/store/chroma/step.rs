@@ -64,6 +64,8 @@ pub struct Workshop<'d> {
     palace: PathBuf,
     staging: PathBuf,
     scratch: PathBuf,
+    /// What is proved: where the new store stands before it takes its place.
+    proved: PathBuf,
     blueprint: Blueprint,
     source: Option<Source>,
     database: Option<Staging>,
@@ -74,8 +76,18 @@ impl<'d> Workshop<'d> {
     /// A workshop that reads the palace in `palace`, builds in the directory `staging`, and keeps copies it needs for
     /// reading below `scratch`. Nothing is opened yet.
     pub fn new(disk: &'d dyn Disk, palace: PathBuf, staging: PathBuf, scratch: PathBuf, blueprint: Blueprint) -> Self {
-        let vectors = BTreeMap::new();
-        Workshop { disk, palace, staging, scratch, blueprint, source: None, database: None, vectors }
+        let (proved, vectors) = (staging.clone(), BTreeMap::new());
+        Workshop { disk, palace, staging, scratch, proved, blueprint, source: None, database: None, vectors }
+    }
+
+    /// The same workshop where what it builds is brought elsewhere before it is proved.
+    pub fn proving_in(self, proved: PathBuf) -> Self {
+        Workshop { proved, ..self }
+    }
+
+    /// Closes the new database, so that it can be moved or copied. It is opened again where it is needed.
+    pub fn close(&mut self) {
+        self.database = None;
     }
 
     fn path(&self) -> PathBuf {
@@ -190,8 +202,8 @@ impl Step {
             Step::BuildIndexes { .. } => workshop.open()?.1.build_indexes()?,
             Step::BuildIndex { collection, .. } => workshop.build_index(*collection)?,
             Step::Verify(expected) => {
-                workshop.database = None; // the proof reads what is in the file, not what a connection remembers
-                verify::verify(&workshop.palace, &workshop.staging, &workshop.scratch, &workshop.blueprint, expected)?;
+                workshop.close(); // the proof reads what is in the file, not what a connection remembers
+                verify::verify(&workshop.palace, &workshop.proved, &workshop.scratch, &workshop.blueprint, expected)?;
             }
         }
         Ok(())

@@ -37,6 +37,8 @@ pub(super) struct Inode {
     pub(super) bytes: Vec<u8>,
     pub(super) mode: u32,
     pub(super) modified_ns: i64,
+    /// The file system it is on.
+    pub(super) device: u64,
 }
 
 /// A change that is not durable yet.
@@ -144,7 +146,8 @@ impl State {
         let key = self.free(path)?;
         self.made += 1;
         let mode = if is_directory { 0o755 } else { 0o644 };
-        let inode = Inode { is_directory, mode, bytes: Vec::new(), modified_ns: self.made as i64 };
+        let device = self.nodes[&key.0][SEEN].device;
+        let inode = Inode { is_directory, mode, bytes: Vec::new(), modified_ns: self.made as i64, device };
         self.nodes.insert(self.made, Rc::new([inode.clone(), inode]));
         self.change(Pending::Names(vec![(key, Some(self.made))]));
         Ok(self.made)
@@ -165,6 +168,7 @@ impl State {
 
     pub(super) fn rename(&mut self, source: &Path, target: Key) -> io::Result<()> {
         let (node, from) = (self.find(source)?, self.key(source)?);
+        self.check_device(node, &target)?;
         self.change(Pending::Names(vec![(from, None), (target, Some(node))]));
         Ok(())
     }
@@ -228,6 +232,38 @@ impl State {
         changes.iter().for_each(|change| self.apply(PLATTER, change));
     }
 
+    /// Nothing has two names, or moves, between two file systems.
+    pub(super) fn check_device(&self, node: Node, target: &Key) -> io::Result<()> {
+        match self.nodes[&node][SEEN].device == self.nodes[&target.0][SEEN].device {
+            true => Ok(()),
+            false => Err(ErrorKind::CrossesDevices.into()),
+        }
+    }
+
+    pub(super) fn mount(&mut self, path: &Path) -> io::Result<()> {
+        let node = self.find(path)?;
+        for side in [SEEN, PLATTER] {
+            self.inode(side, &node).device = node;
+        }
+        Ok(())
+    }
+
+    /// Makes durable all that is pending on the file system of a directory, and nothing else.
+    pub(super) fn settle_device(&mut self, directory: &Path) -> io::Result<()> {
+        let device = |state: &State, node: &Node| state.nodes[node][SEEN].device;
+        let wanted = device(self, &self.find(directory)?);
+        let (taken, left) = std::mem::take(&mut self.pending).into_iter().partition(|change| match change {
+            Pending::Names(effects) => effects.iter().any(|((directory, _), _)| device(self, directory) == wanted),
+            Pending::Bytes { node, .. } | Pending::Length { node, .. } | Pending::Mode { node, .. } => {
+                device(self, node) == wanted
+            }
+        });
+        self.pending = left;
+        let taken: Vec<Pending> = taken;
+        self.make_durable(&taken);
+        Ok(())
+    }
+
     pub(super) fn settle(&mut self) {
         let changes = std::mem::take(&mut self.pending);
         self.make_durable(&changes);
@@ -279,7 +315,7 @@ impl State {
         while let Some(directory) = todo.pop() {
             let entries = self.names[side].range((directory, OsString::new())..(directory + 1, OsString::new()));
             for ((_, name), node) in entries {
-                let Inode { is_directory, bytes, mode, modified_ns } = &self.nodes[node][side];
+                let Inode { is_directory, bytes, mode, modified_ns, .. } = &self.nodes[node][side];
                 let contents = *blake3::hash(bytes).as_bytes();
                 (name, number(*node, era, known), is_directory, contents, mode).hash(hasher);
                 (*modified_ns <= era as i64).then_some(modified_ns).hash(hasher);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// A mounted tmpfs, unmounted with this value.
 pub(crate) struct Mount {
-    root: tempfile::TempDir,
+    root: Option<tempfile::TempDir>,
     path: PathBuf,
 }
 
@@ -27,7 +27,14 @@ impl Mount {
             skip(&format!("{what}: mounting a tmpfs needs root"));
             return None;
         }
-        Some(Mount { root, path })
+        Some(Mount { root: Some(root), path })
+    }
+
+    /// Mounts a directory of a mounted file system at another place; what is in it stays when this is unmounted.
+    pub(crate) fn bind(source: &Path, target: &Path) -> Mount {
+        let done = Command::new("mount").arg("--bind").args([source, target]).status();
+        assert!(done.is_ok_and(|status| status.success()), "mount --bind {}", target.display());
+        Mount { root: None, path: target.to_owned() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -51,9 +58,10 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
+        let _root = self.root.take(); // removed after the file system is gone
         let done = Command::new("umount").arg("--lazy").arg(&self.path).status();
         if !done.is_ok_and(|status| status.success()) {
-            eprintln!("{} is still mounted", self.root.path().display());
+            eprintln!("{} is still mounted", self.path.display());
         }
     }
 }
