@@ -192,62 +192,6 @@ fn rollback_that_cannot_finish_loses_its_journal() {
     }
 }
 
-/// What the first look finds is refused with the palace untouched, and the keep not even made.
-#[test]
-fn directory_that_is_unfit_is_used() {
-    let arena = Arena::new("1.5.9");
-    let root = arena.root();
-    fs::write(root.join("file"), b"").expect("there is room");
-    std::os::unix::fs::symlink(root.join("palace"), root.join("link")).expect("a link");
-    let before = Tree::of(root);
-    let mut unfit = vec![
-        (root.join("nowhere"), "No such file"),
-        (root.join("file"), "not a directory"),
-        (arena.palace(), "inside the palace"),
-        (root.join("link"), "inside the palace"),
-    ];
-    if let Some(far) = Mount::tmpfs("1m", "staging on a read-only file system") {
-        far.remount("ro");
-        unfit.push((far.path().to_owned(), "nothing can be made"));
-        assert_refused(&arena, &before, &unfit);
-        return;
-    }
-    assert_refused(&arena, &before, &unfit);
-}
-
-fn assert_refused(arena: &Arena, before: &Tree, unfit: &[(PathBuf, &str)]) {
-    for (directory, why) in unfit {
-        for verb in ["rebuild", "repair"] {
-            run(arena, &building_in(verb, directory)).expect(2).says(why).says("Nothing was touched");
-            arena.run(&[verb, "--plan", "--staging", directory.to_str().expect("text")]).expect(2).says(why);
-            before.assert_untouched(&Tree::of(arena.root()), why);
-        }
-    }
-    let arena = arena.fork();
-    arena.run(&["rebuild", "--yes"]).expect(0);
-    run(&arena, &building_in("rebuild", &arena.operation())).expect(2).says("its keep");
-}
-
-#[test]
-fn want_of_space_names_another_disk() {
-    let Some(far) = Mount::tmpfs("1m", "staging on a disk that is too small") else { return };
-    let arena = Arena::new("1.5.9");
-    let (before, directory) = (Tree::of(&arena.palace()), far.path().to_str().expect("text"));
-    let plan = arena.run(&["rebuild", "--plan", "--json", "--staging", directory]).expect(0).json();
-    let [needed, free] = ["bytes_needed", "bytes_free"].map(|field| plan["staging"][field].as_u64().expect("a number"));
-    assert!(needed > free && free <= 1 << 20 && plan["staging"]["directory"] == directory, "{plan}");
-    arena.run(&["rebuild", "--plan", "--staging", directory]).expect(0).says(&format!("It builds in {directory}"));
-    run(&arena, &building_in("rebuild", far.path())).expect(1).says(&format!("{directory} has {free} bytes free"));
-    before.assert_untouched(&Tree::of(&arena.palace()), "refused for want of space");
-    arena.run(&["log"]).expect(0).says("No operations on record.");
-
-    let Some(small) = Mount::tmpfs("4m", "a palace on a disk that is too small") else { return };
-    copy_tree(&arena.palace(), &small.path().join("palace"));
-    let Some(far) = Mount::tmpfs("64m", "staging on another file system") else { return };
-    let refused = small.run(&arena, "palace", &words(&building_in("rebuild", far.path()))).expect(1);
-    assert!(refused.stderr.contains("palace.keep has"), "{refused:#?}");
-}
-
 /// Real disks that fill up: the one that is built on, and the palace's while the new database is brought to it.
 #[test]
 fn disk_that_fills_up_on_either_side_leaves_something_behind() {

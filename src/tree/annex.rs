@@ -142,11 +142,13 @@ impl Annex {
         Ok(disk.sync(self.directory())?)
     }
 
-    /// Makes durable whatever a killed process left in the page cache of its file system (invariant I5).
+    /// Makes durable whatever a killed process left in the page cache of its file system (invariant I5), also that the
+    /// annex is gone.
     pub(super) fn settle(&self, roots: &Roots) -> Result<(), Error> {
         match self.look(roots)? {
-            State::Bare | State::Ours => Ok(roots.disk.sync_all(self.directory())?),
-            State::Absent | State::Foreign => Ok(()),
+            State::Foreign => Ok(()),
+            State::Absent if !self.is_reached(roots.disk)? => Ok(()),
+            _ => Ok(roots.disk.sync_all(self.directory())?),
         }
     }
 
