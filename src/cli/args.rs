@@ -1,8 +1,8 @@
 //! What a person can type.
 
 use super::report::{Format, Verbosity};
-use crate::store::chroma::Limits;
 use crate::store::chroma::check::Code;
+use crate::store::chroma::{Format as StoreFormat, Limits};
 use clap::{ArgAction, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,8 @@ Examples:
   palacekeeper repair --plan          what would mend it, and how much space that takes
   palacekeeper repair                 mend it: build aside, prove, replace
   palacekeeper rebuild                build the palace anew, prove it, replace it
+  palacekeeper migrate --to chroma-1.5
+                                      make it a palace of another version of chromadb
   palacekeeper recover                finish or undo what was cut short
 
 Exit codes:
@@ -53,6 +55,50 @@ pub(super) enum Command {
     Recover(RecoverArgs),
     /// Build the palace anew from all that can be read, prove it equal, and replace it
     Rebuild(GoArgs),
+    /// Make it a palace of another version of chromadb, prove it equal, and replace it
+    Migrate(MigrateArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MigrateArgs {
+    /// The format it becomes
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) to: Target,
+    #[command(flatten)]
+    pub(super) go: GoArgs,
+}
+
+/// What a palace can be migrated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Target {
+    /// chromadb 1.5, which MemPalace 3.11 uses
+    #[value(name = "chroma-1.5")]
+    Chroma15,
+    /// chromadb 1.0
+    #[value(name = "chroma-1.0")]
+    Chroma10,
+    /// chromadb 0.6
+    #[value(name = "chroma-0.6")]
+    Chroma06,
+    /// chromadb 0.5, as its last versions write
+    #[value(name = "chroma-0.5")]
+    Chroma05,
+    /// chromadb 0.4
+    #[value(name = "chroma-0.4")]
+    Chroma04,
+}
+
+impl Target {
+    /// The format it stands for; 0.5 and 0.6 write the same.
+    pub(super) fn format(self) -> &'static StoreFormat {
+        let name = match self {
+            Target::Chroma15 => "1.5.9",
+            Target::Chroma10 => "1.0.20",
+            Target::Chroma06 | Target::Chroma05 => "0.5.23",
+            Target::Chroma04 => "0.4.24",
+        };
+        StoreFormat::named(name).expect("all of these are built in")
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -41,6 +41,7 @@ impl Exit {
             }
             Error::TwoInterrupted { .. } | Error::Unclear { .. } => Exit::Refused,
             Error::NoOperation { .. } => Exit::Usage,
+            Error::AlreadyThere { .. } => Exit::Done,
         }
     }
 }

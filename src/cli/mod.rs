@@ -13,7 +13,7 @@ pub use exit::Exit;
 use crate::keeper::{self, Diagnosis, Error, Keeper, Proposal};
 use crate::store::chroma::Limits;
 use crate::store::chroma::check::{Code, Depth, Severity};
-use args::{Args, CheckArgs, Command, GoArgs, RecoverArgs, RepairArgs};
+use args::{Args, CheckArgs, Command, GoArgs, MigrateArgs, RecoverArgs, RepairArgs};
 use clap::Parser;
 use progress::Progress;
 use report::{Carried, Mended, Report};
@@ -53,6 +53,7 @@ fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
         Command::Log { operation } => log(palace, *operation, report),
         Command::Recover(recover_args) => recover(palace, recover_args, report),
         Command::Rebuild(rebuild_args) => rebuild(palace, rebuild_args, report),
+        Command::Migrate(migrate_args) => migrate(palace, migrate_args, report),
     }
 }
 
@@ -164,6 +165,22 @@ fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Erro
     let proposal = keeper.propose_rebuild(limits, &mut || reading.record())?;
     reading.finish();
     go_ahead(&mut keeper, proposal, args, None, report)
+}
+
+fn migrate(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
+    let (to, go) = (args.to.format(), &args.go);
+    let limits = Limits { batch_bytes: go.batch_bytes };
+    let reading = Progress::reading(report);
+    if go.plan {
+        let proposal = keeper::propose_migration(&palace, to, limits, &mut || reading.record())?;
+        reading.finish();
+        report.proposal(&proposal);
+        return Ok(if proposal.losses.is_empty() { Exit::Done } else { Exit::Damage });
+    }
+    let Some(mut keeper) = lock(&palace, go, report)? else { return Ok(Exit::Usage) };
+    let proposal = keeper.propose_migration(to, limits, &mut || reading.record())?;
+    reading.finish();
+    go_ahead(&mut keeper, proposal, go, None, report)
 }
 
 /// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.

@@ -225,8 +225,12 @@ fn say(mut stream: impl Write, text: impl Display) {
 }
 
 pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
+    let becomes = match proposal.target == proposal.format {
+        true => String::new(),
+        false => format!(", to become one of {}", proposal.target),
+    };
     let mut lines = vec![format!(
-        "A palace of chromadb {} in {} collections. The {} takes {} steps and {} ({} are free).",
+        "A palace of chromadb {}{becomes} in {} collections. The {} takes {} steps and {} ({} are free).",
         proposal.format,
         proposal.collections.len(),
         proposal.title,
@@ -254,7 +258,7 @@ fn route_text(route: &Route) -> String {
         Route::Segment => "its index is sound and is copied".into(),
         Route::Kept => "its index stays as it is".into(),
         Route::Unpersisted => "it has no index yet".into(),
-        Route::Built { why } => format!("its index is not sound ({why}) and is built anew"),
+        Route::Built { why } => format!("its index is built anew ({why})"),
     }
 }
 
@@ -284,6 +288,7 @@ pub(super) fn proposal_json(proposal: &Proposal) -> Value {
     });
     json!({
         "format": proposal.format,
+        "target": proposal.target,
         "collections": collections.collect::<Vec<_>>(),
         "steps": proposal.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "bytes_needed": proposal.bytes_needed,

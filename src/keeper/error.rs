@@ -156,6 +156,14 @@ pub enum Error {
         /// What it lacks, and what is left over.
         evidence: String,
     },
+    /// The palace has the wanted format.
+    #[error("{} has the format of chromadb {format} already; nothing was touched", palace.display())]
+    AlreadyThere {
+        /// The palace.
+        palace: PathBuf,
+        /// The format.
+        format: String,
+    },
     /// No operation of this number.
     #[error("there is no operation {number}; palacekeeper log lists them")]
     NoOperation {

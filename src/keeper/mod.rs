@@ -12,7 +12,7 @@ mod view;
 
 pub use error::Error;
 pub use moved::{Moved, find_moved};
-pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
+pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_migration, propose_rebuild, propose_repair};
 pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};
@@ -20,7 +20,7 @@ use crate::engine::{self, Begin, Direction, Operation, Outcome, Verdict, Watch};
 use crate::journal::{self, Tail};
 use crate::ops::{Step, World};
 use crate::store::chroma::check::Code;
-use crate::store::chroma::{self, Limits};
+use crate::store::chroma::{self, Format, Limits};
 use keep::{Folder, Keep};
 use propose::Desk;
 use std::path::{Path, PathBuf};
@@ -126,6 +126,16 @@ impl Keeper {
     /// Reads the palace and plans a rebuild. Nothing is changed.
     pub fn propose_rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         self.desk().rebuild(limits, watch)
+    }
+
+    /// Reads the palace and plans its migration to another format. Nothing is changed.
+    pub fn propose_migration(
+        &self,
+        to: &'static Format,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        self.desk().migrate(to, limits, watch)
     }
 
     /// Looks through the palace and plans a repair of what is wanted. Nothing is changed.

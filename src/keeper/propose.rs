@@ -6,7 +6,9 @@ use crate::disk::{Disk, RealDisk};
 use crate::engine::Plan;
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
-use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
+use crate::store::chroma::{
+    self, Amendment, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
+};
 use std::path::Path;
 
 /// What would be done.
@@ -21,8 +23,10 @@ pub struct Proposal {
     pub restored: Vec<(String, u64)>,
     /// The collections, with their counts.
     pub collections: Vec<ProposedCollection>,
-    /// chromadb's format, kept.
+    /// The format the palace has.
     pub format: String,
+    /// The format it is going to have.
+    pub target: String,
     /// Bytes that must be free.
     pub bytes_needed: u64,
     /// Bytes that are free.
@@ -69,6 +73,18 @@ pub fn propose_rebuild(palace: &Path, limits: Limits, watch: &mut dyn FnMut()) -
     Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space }.rebuild(limits, watch)
 }
 
+/// Plans a migration without a lock and without writing anything, the keep included.
+pub fn propose_migration(
+    palace: &Path,
+    to: &'static Format,
+    limits: Limits,
+    watch: &mut dyn FnMut(),
+) -> Result<Proposal, Error> {
+    let palace = resolve(palace)?;
+    let space = Keep::place(&RealDisk::new(), &palace)?;
+    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space }.migrate(to, limits, watch)
+}
+
 /// Plans a repair without a lock and without writing anything, the keep included. No code means all of them.
 pub fn propose_repair(
     palace: &Path,
@@ -92,6 +108,26 @@ pub(super) struct Desk<'d> {
 
 impl Desk<'_> {
     pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+        self.renew("rebuild", None, limits, watch)
+    }
+
+    /// A palace of another format, made from everything that can be read.
+    pub(super) fn migrate(
+        &self,
+        to: &'static Format,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        self.renew("migrate", Some(to), limits, watch)
+    }
+
+    fn renew(
+        &self,
+        title: &'static str,
+        to: Option<&'static Format>,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
         if let Some(finding) = checked.findings.iter().find(|finding| hides_records(finding)) {
             return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
@@ -99,21 +135,39 @@ impl Desk<'_> {
         // What a cut-short MemPalace left is only put in order where that was asked for.
         let is_leftover = |code| matches!(code, Code::LeftoverCollection | Code::LeftoverRicher);
         let preparation = Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code));
-        let rebuilt = |preparation: &Preparation, watch: &mut dyn FnMut()| {
+        let mended = if to.is_some() { sound_codes(&checked.findings) } else { Vec::new() };
+        let renewed = |preparation: &Preparation, watch: &mut dyn FnMut()| {
+            let (preparation, unheld) = self.fitted(preparation.clone(), to)?;
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let order = rebuild::Order { preparation: preparation.clone(), mended: Vec::new() };
-                rebuild::plan(source.format(), order, files, survey)
+                let (from, mended, preparation) = (source.format(), mended.clone(), preparation.clone());
+                let order = rebuild::Order { from, to: to.unwrap_or(from), preparation, mended };
+                let planned = rebuild::plan(order, files, survey);
+                Planned { losses: [planned.losses, unheld.clone()].concat(), ..planned }
             };
-            self.propose("rebuild", self.files()?, (limits, preparation), &plan, watch)
+            self.propose(title, self.files()?, (limits, &preparation), &plan, watch)
         };
         let read = reading(&preparation);
-        match rebuilt(&read, watch) {
+        match renewed(&read, watch) {
             // SQLite objects to a page in which nothing wrong was seen: everything is read without it.
             Err(Error::Store(error)) if error.is_damage() && read.pages == Pages::Sound => {
-                rebuilt(&Preparation { pages: Pages::Salvaged, ..read }, watch)
+                renewed(&Preparation { pages: Pages::Salvaged, ..read }, watch)
             }
             proposed => proposed,
         }
+    }
+
+    /// How the store has to be read for a format that may have no place for all it holds, and what that leaves out.
+    fn fitted(&self, mut preparation: Preparation, to: Option<&Format>) -> Result<(Preparation, Vec<Loss>), Error> {
+        let Some(to) = to else { return Ok((preparation, Vec::new())) };
+        let source = Source::open(self.palace, self.scratch, &preparation)?;
+        if source.format().name == to.name {
+            return Err(Error::AlreadyThere { palace: self.palace.to_owned(), format: to.name.clone() });
+        }
+        let unheld = chroma::unheld(&source, to)?;
+        if !unheld.is_empty() {
+            preparation.amendments.push(Amendment::Fit { format: to.name.clone() });
+        }
+        Ok((preparation, unheld))
     }
 
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
@@ -140,8 +194,8 @@ impl Desk<'_> {
             });
             mended.extend(also);
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let order = rebuild::Order { preparation: read.clone(), mended: codes(&mended, &left) };
-                rebuild::plan(source.format(), order, files, survey)
+                let (from, mended) = (source.format(), codes(&mended, &left));
+                rebuild::plan(rebuild::Order { from, to: from, preparation: read.clone(), mended }, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
         } else {
@@ -195,6 +249,7 @@ impl Desk<'_> {
             collections: collections.collect(),
             losses,
             format: source.format().name.clone(),
+            target: blueprint.format,
             bytes_needed,
             bytes_free: disk.space(self.space)?,
         })
@@ -219,6 +274,28 @@ fn codes(mended: &[Finding], left: &[Finding]) -> Vec<String> {
     codes.sort_unstable();
     codes.dedup();
     codes.into_iter().map(str::to_owned).collect()
+}
+
+/// What a new format could get wrong, and must not: kinds that even a quick look at the old store would have shown.
+const OF_FORMAT: [Code; 11] = [
+    Code::DatabaseMigrations,
+    Code::DatabaseSchema,
+    Code::FulltextMissing,
+    Code::SequencePoisoned,
+    Code::SequenceType,
+    Code::SequenceUnreadable,
+    Code::SequenceAhead,
+    Code::WritesVanish,
+    Code::QueuePoison,
+    Code::CollectionSpace,
+    Code::CollectionConfig,
+];
+
+/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong and keeps.
+fn sound_codes(kept: &[Finding]) -> Vec<String> {
+    let is_kept =
+        |code: &Code| kept.iter().any(|finding| finding.code == *code && matches!(finding.remedy, Remedy::Person(_)));
+    OF_FORMAT.iter().filter(|code| !is_kept(code)).map(|code| code.name().to_owned()).collect()
 }
 
 /// Whether a program can mend it.

@@ -15,6 +15,10 @@ use crate::tree::{self, Copy, Spot};
 
 /// What is wanted.
 pub struct Order {
+    /// What the old store is written as.
+    pub from: &'static Format,
+    /// What the new store is written as.
+    pub to: &'static Format,
     /// How the old store has to be read.
     pub preparation: Preparation,
     /// Codes of the findings that must not be found in the new store.
@@ -22,12 +26,12 @@ pub struct Order {
 }
 
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
-pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
-    let Order { preparation, mended } = order;
+pub fn plan(order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
+    let Order { from, to, preparation, mended } = order;
     let ids = fresh_ids(survey);
-    let collections = survey.collections.iter().zip(ids).map(|(one, id)| new_collection(files, one, id));
+    let collections = survey.collections.iter().zip(ids).map(|(one, id)| new_collection(from, to, files, one, id));
     let collections = collections.collect();
-    let blueprint = Blueprint { format: format.name.clone(), preparation, collections };
+    let blueprint = Blueprint { format: to.name.clone(), preparation, collections };
     let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
 
     let mut steps = vec![parts::create_staging(), parts::backup(files, files.segments.iter())];
@@ -35,7 +39,7 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     steps.extend(survey.batches.iter().map(|batch| Step::Chroma(chroma::Step::UpsertBatch(batch.clone()))));
     steps.extend(survey.queue.iter().map(|batch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
     steps.extend(parts::sentinel(survey));
-    if format.deferred().next().is_some() {
+    if to.deferred().next().is_some() {
         steps.push(Step::Chroma(chroma::Step::BuildIndexes { bytes: row_bytes }));
     }
     steps.extend(copy_segments(files, &blueprint));
@@ -59,16 +63,31 @@ fn fresh_ids(survey: &Survey) -> Vec<String> {
     ids
 }
 
-fn new_collection(files: &StoreFiles, surveyed: &Surveyed, new_id: String) -> NewCollection {
+fn new_collection(
+    from: &Format,
+    to: &Format,
+    files: &StoreFiles,
+    surveyed: &Surveyed,
+    new_id: String,
+) -> NewCollection {
     let Collection { id, name, topic, metadata, vector, .. } = &surveyed.collection;
     let fresh = || uuid::Uuid::new_v4().to_string();
     let route = match surveyed.unsound.first() {
         Some(why) if surveyed.totals.vectors > 0 => Route::Built { why: why.to_string() },
         Some(_) => Route::Unpersisted,
-        None if files.segment(vector).is_some() => Route::Segment,
-        None => Route::Unpersisted,
+        None if files.segment(vector).is_none() => Route::Unpersisted,
+        None if from.rewrites_index_for(to) => match surveyed.totals.vectors {
+            0 => Route::Unpersisted,
+            _ => Route::Built { why: format!("chromadb {} does not read one of {}", to.name, from.name) },
+        },
+        None => Route::Segment,
     };
     let applied = surveyed.collection.metadata_sequence;
+    // Chromadb 0.4 keeps this number with the index; later ones look for it in the database.
+    let persisted = match from.has_topics() && !to.has_topics() {
+        true => Some(surveyed.persisted),
+        false => surveyed.collection.vector_sequence,
+    };
     NewCollection {
         name: name.clone(),
         topic: Renamed { old: Some(topic.clone()), new: topic.replace(id.as_str(), &new_id) },
@@ -78,6 +97,7 @@ fn new_collection(files: &StoreFiles, surveyed: &Surveyed, new_id: String) -> Ne
         metadata_sequence: Some(applied).filter(|number| *number > 0),
         vector_sequence: match route {
             Route::Built { .. } => Some(applied), // the new index holds every write that was applied
+            Route::Segment => persisted.filter(|number| *number > 0),
             _ => surveyed.collection.vector_sequence.filter(|number| *number > 0 && surveyed.unsound.is_empty()),
         },
         route,

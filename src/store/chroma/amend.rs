@@ -6,7 +6,7 @@
 use super::Collection;
 use super::error::{During, Error};
 use super::format::Format;
-use super::{leave, staging};
+use super::{carry, leave, staging};
 use rusqlite::{Connection, Transaction, params};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -98,6 +98,11 @@ pub enum Amendment {
         collection: String,
         /// Its segment of vectors.
         vector: String,
+    },
+    /// Leaves out what another version of chromadb has no place for.
+    Fit {
+        /// Name of that version's format.
+        format: String,
     },
 }
 
@@ -213,6 +218,9 @@ impl Amendment {
             Amendment::Unowned { table, .. } => leave::unowned(transaction, table),
             Amendment::Older { rows } => leave::older(transaction, rows),
             Amendment::Cosine { collection, vector } => leave::cosine(transaction, collection, vector),
+            Amendment::Fit { format: name } => {
+                Format::named(name).map_or(Ok(()), |to| carry::leave_unheld(transaction, format, to))
+            }
         }
     }
 }
@@ -237,6 +245,7 @@ impl fmt::Display for Amendment {
             Amendment::Unowned { rows, .. } => write!(f, "leave out {rows} rows of no record"),
             Amendment::Older { rows } => write!(f, "leave out {} older copies of records", rows.len()),
             Amendment::Cosine { .. } => f.write_str("write down that distances are cosine"),
+            Amendment::Fit { format } => write!(f, "leave out what chromadb {format} cannot hold"),
         }
     }
 }

@@ -66,6 +66,13 @@ pub enum Loss {
         /// Its name.
         name: String,
     },
+    /// Something that the version it is migrated to has no place for.
+    Unheld {
+        /// Id of the record, or name of the collection.
+        whose: String,
+        /// What it is.
+        what: String,
+    },
 }
 
 impl fmt::Display for Loss {
@@ -84,6 +91,7 @@ impl fmt::Display for Loss {
                 let id = id.as_deref().unwrap_or("a record");
                 write!(f, "{id} in row {rowid}: the same id was written again later")
             }
+            Loss::Unheld { whose, what } => write!(f, "{what} of {whose}: the new format has no place for it"),
             Loss::Stranger { name } => write!(f, "{name} in the database: chromadb did not make it"),
         }
     }

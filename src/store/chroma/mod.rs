@@ -5,6 +5,7 @@
 
 mod amend;
 mod blueprint;
+mod carry;
 mod catalog;
 pub mod check;
 mod claims;
@@ -25,6 +26,7 @@ mod loss;
 pub mod pickle;
 mod records;
 mod salvage;
+mod settings;
 mod spare;
 mod staging;
 mod step;
@@ -37,6 +39,7 @@ mod verify;
 
 pub use amend::{Amendment, Donor, Pages, Preparation, Scope};
 pub use blueprint::{Blueprint, NewCollection, Renamed, Route};
+pub use carry::unheld;
 pub use catalog::{Collection, IndexShape, Space};
 pub use database::{Source, find_database, siblings};
 pub use digest::Digest;

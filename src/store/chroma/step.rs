@@ -154,8 +154,8 @@ impl Step {
     }
 
     fn count(&self, workshop: &mut Workshop) -> Result<Observed, Error> {
-        let (source, database) = workshop.open()?;
-        let format = source.format();
+        let format = workshop.blueprint.target()?;
+        let (_, database) = workshop.open()?;
         let (found, all) = match self {
             Step::CreateStore(_) => (database.count_migrations()?, format.migrations.len() as u64),
             Step::UpsertBatch(batch) => (database.count_records(batch)?, batch.records),
@@ -274,7 +274,7 @@ impl Workshop<'_> {
             links: shape.links,
             candidates: shape.candidates,
             sequence: new.vector_sequence.unwrap_or(0),
-            era: if source.format().has_integer_sequences() { Era::Rust } else { Era::Python },
+            era: if blueprint.target()?.has_integer_sequences() { Era::Rust } else { Era::Python },
         };
         let [target, part] = self.index_paths(collection)?;
         disk::remove_tree(self.disk, &part)?;

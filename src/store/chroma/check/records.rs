@@ -31,7 +31,7 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
             Loss::Stranger { .. } => {} // the schema told
             // A salvage has left it out.
             Loss::Older { id: Some(id), .. } => note(Code::RecordDuplicate, "embeddings".into(), id),
-            Loss::Write(_) | Loss::Older { .. } => {} // an amendment would lose it
+            Loss::Write(_) | Loss::Older { .. } | Loss::Unheld { .. } => {} // an amendment would lose it
         }
     }
     if !unread.is_empty() {
