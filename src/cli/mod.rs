@@ -168,6 +168,16 @@ fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Erro
 }
 
 fn migrate(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
+    match migrate_to(palace, args, report) {
+        Err(error @ Error::AlreadyThere { .. }) => {
+            report.nothing_to_do(&error);
+            Ok(Exit::Done)
+        }
+        migrated => migrated,
+    }
+}
+
+fn migrate_to(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
     let (to, go) = (args.to.format(), &args.go);
     let limits = Limits { batch_bytes: go.batch_bytes };
     let reading = Progress::reading(report);

@@ -156,6 +156,11 @@ impl Report {
         self.result(|| "Nothing was cut short.".into(), || json!({ "recovered": null }));
     }
 
+    /// What was asked for is there already.
+    pub(super) fn nothing_to_do(&self, why: &Error) {
+        self.result(|| why.to_string(), || json!({ "operation": null, "why": why.to_string() }));
+    }
+
     pub(super) fn recovered_first(&self, ended: &Ended) {
         self.note(&ended_text(ended));
     }
