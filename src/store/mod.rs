@@ -1,4 +1,7 @@
 //! Stores that a palace's data can be in.
 
 pub mod chroma;
+pub mod exact;
+pub mod lines;
+pub mod record;
 pub mod sqlite;

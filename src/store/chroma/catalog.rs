@@ -20,7 +20,7 @@ pub enum Space {
 
 impl Space {
     /// chromadb's name for it.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Space::Cosine => "cosine",
             Space::L2 => "l2",
@@ -29,7 +29,7 @@ impl Space {
     }
 
     /// The space of this name; chromadb's default where there is none.
-    pub(super) fn named(name: &str) -> Space {
+    pub fn named(name: &str) -> Space {
         let all = [Space::Cosine, Space::L2, Space::InnerProduct];
         all.into_iter().find(|space| space.name() == name).unwrap_or(Space::L2)
     }

@@ -172,11 +172,26 @@ pub(super) fn scratch_copy(
     scratch: &Path,
     preparation: &Preparation,
 ) -> Result<(tempfile::TempDir, PathBuf, Salvaged), Error> {
-    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
-    let directory = made.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    let directory = scratch_directory(original, scratch)?;
     let path = directory.path().join(DATABASE);
     let salvaged = prepare_copy(original, &path, preparation)?;
     Ok((directory, path, salvaged))
+}
+
+/// A directory below `scratch` that goes with what holds it.
+fn scratch_directory(original: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {
+    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
+    made.map_err(|source| Error::Scratch { path: original.to_owned(), source })
+}
+
+/// A copy of any SQLite database below `scratch`, with what its journal or log says done.
+pub(crate) fn take_copy(original: &Path, scratch: &Path) -> Result<(tempfile::TempDir, PathBuf), Error> {
+    let directory = scratch_directory(original, scratch)?;
+    let path = directory.path().join("copy.sqlite3");
+    let copied = copy_with_siblings(original, &path);
+    copied.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    roll(&path).during(original, "rolling its journal")?;
+    Ok((directory, path))
 }
 
 /// Makes a copy of a database under the name `copy`, rolled, salvaged and amended as it has to be.
@@ -259,7 +274,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, Error> {
 /// What every connection begins with. The bundled SQLite switches foreign keys on, and Chroma's schema refers to a
 /// table that does not exist, so that any write to `segments` would fail. It is also built to plan a query anew
 /// whenever its parameters change, which for queries of one row costs more than the row.
-pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection
         .execute_batch("PRAGMA foreign_keys=OFF; PRAGMA cache_size=-32768; SELECT count(*) FROM sqlite_master;")?;

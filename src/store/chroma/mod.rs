@@ -4,6 +4,7 @@
 //! and what is written is what the real client opens. The source is never changed by a byte.
 
 mod amend;
+mod apply;
 mod blueprint;
 mod carry;
 mod catalog;
@@ -12,6 +13,7 @@ mod claims;
 mod copies;
 mod database;
 mod digest;
+mod emit;
 mod error;
 mod file;
 mod format;
@@ -19,6 +21,7 @@ mod graph;
 mod history;
 pub mod hnsw;
 mod index;
+mod intake;
 mod kernel;
 mod labels;
 mod leave;
@@ -38,19 +41,26 @@ mod vectors;
 mod verify;
 
 pub use amend::{Amendment, Donor, Pages, Preparation, Scope};
+pub use apply::Waiting;
+pub(crate) use apply::of_json;
 pub use blueprint::{Blueprint, NewCollection, Renamed, Route};
 pub use carry::unheld;
 pub use catalog::{Collection, IndexShape, Space};
 pub use database::{Source, find_database, siblings};
+pub(crate) use database::{prepare, take_copy};
 pub use digest::Digest;
+pub use emit::{Emitter, Given, Receiver};
+pub(crate) use error::During;
 pub use error::Error;
 pub use format::Format;
+pub use intake::Intake;
 pub use loss::Loss;
 pub use salvage::{Salvaged, salvage};
 pub use spare::copies;
 pub use step::{Step, Workshop};
 pub use survey::{Batch, Flaw, Limits, QueueBatch, Survey, Surveyed, Totals, survey};
 pub use unsound::{Part, Unsound};
+pub(crate) use vector::normalise;
 pub use vector::{Fault, Origin};
 pub use verify::{Expected, ExpectedCollection};
 

@@ -71,6 +71,32 @@ impl Settings {
         read().during(&source.database, "reading how its indexes are set up")
     }
 
+    /// The settings that stand in an index of a schema, as [`Settings::index`] gives them.
+    pub(super) fn from_index(index: &Value, space: Space) -> Settings {
+        Settings { space, ..Settings::default().with(&index["hnsw"]).spaced(index) }
+    }
+
+    /// As they stand in a schema of chromadb 1.5.
+    pub(super) fn index(&self) -> Value {
+        let mut index = json!({ "space": self.space.name(), "hnsw": self.hnsw() });
+        if let Some(function) = &self.embedding_function {
+            index["embedding_function"] = function.clone();
+        }
+        index
+    }
+
+    fn hnsw(&self) -> Value {
+        json!({
+            "ef_construction": self.candidates,
+            "max_neighbors": self.links,
+            "ef_search": self.ef_search,
+            "num_threads": self.num_threads,
+            "batch_size": self.batch_size,
+            "sync_threshold": self.sync_threshold,
+            "resize_factor": self.resize_factor,
+        })
+    }
+
     /// How the graph is built.
     pub(super) fn shape(&self) -> IndexShape {
         IndexShape {
@@ -232,24 +258,13 @@ impl Settings {
     }
 
     /// As chromadb 1.5 writes it; it adds the keys of the metadata by itself.
-    fn schema(&self) -> Value {
+    pub(super) fn schema(&self) -> Value {
         let mut schema: Value = serde_json::from_str(COSINE_SCHEMA).expect("the schema in this program is JSON");
-        let places = ["/defaults", "/keys/#embedding"];
-        for index in places.map(|place| format!("{place}/float_list/vector_index/config")) {
-            let Some(index) = schema.pointer_mut(&index) else { continue };
-            index["space"] = self.space.name().into();
-            index["hnsw"] = json!({
-                "ef_construction": self.candidates,
-                "max_neighbors": self.links,
-                "ef_search": self.ef_search,
-                "num_threads": self.num_threads,
-                "batch_size": self.batch_size,
-                "sync_threshold": self.sync_threshold,
-                "resize_factor": self.resize_factor,
-            });
-            if let Some(function) = &self.embedding_function {
-                index["embedding_function"] = function.clone();
-            }
+        for place in ["/defaults", "/keys/#embedding"] {
+            let index = schema.pointer_mut(&format!("{place}/float_list/vector_index/config"));
+            let index = index.and_then(Value::as_object_mut).into_iter();
+            let settings = self.index().as_object().cloned().unwrap_or_default();
+            index.for_each(|index| index.extend(settings.clone()));
         }
         schema
     }

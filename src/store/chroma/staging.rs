@@ -5,6 +5,7 @@
 //! the work.
 
 use super::amend::Scope;
+use super::apply;
 use super::blueprint::{Blueprint, NewCollection, Renamed};
 use super::carry;
 use super::database::prepare;
@@ -278,10 +279,7 @@ fn write_sequences(transaction: &Transaction, collection: &NewCollection, format
         [(&collection.metadata, collection.metadata_sequence), (&collection.vector, collection.vector_sequence)];
     for (segment, sequence) in sequences {
         let Some(sequence) = sequence else { continue };
-        let value = match format.has_integer_sequences() {
-            true => rusqlite::types::Value::Integer(sequence),
-            false => rusqlite::types::Value::Blob(sequence.to_be_bytes().into()),
-        };
+        let value = apply::number(format, sequence);
         transaction
             .execute("INSERT INTO main.max_seq_id (segment_id, seq_id) VALUES (?1, ?2)", params![segment.new, value])?;
     }

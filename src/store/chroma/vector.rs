@@ -88,7 +88,7 @@ pub(super) fn is_normal(vector: &[f32]) -> bool {
 }
 
 /// chromadb's normalisation, bit for bit: a sequential sum, multiplication and addition apart (CHROMA.md §3.3).
-pub(super) fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
+pub(crate) fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
     let mut sum = 0_f32;
     for value in vector {
         sum += value * value;

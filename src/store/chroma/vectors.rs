@@ -10,6 +10,7 @@ use super::error::{During, Error};
 use super::file;
 use super::history;
 use super::hnsw::{self, Hnsw};
+use super::intake::NORMALISED;
 use super::labels;
 use super::pickle::{self, Pair, Summary};
 use super::spare;
@@ -185,9 +186,14 @@ impl Vectors {
     }
 
     fn in_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
-        let mut query = source.connection.prepare_cached("SELECT vector FROM embeddings_queue WHERE seq_id = ?1")?;
-        let original = query.query_row([sequence], |row| Ok(floats(row.get_ref(0)?)))?;
-        Ok(original.map(|original| {
+        let sql = "SELECT vector, encoding IS ?2 FROM embeddings_queue WHERE seq_id = ?1";
+        let mut query = source.connection.prepare_cached(sql)?;
+        let found = query.query_row(params![sequence, NORMALISED], |row| Ok((floats(row.get_ref(0)?), row.get(1)?)))?;
+        let (Some(mut original), is_normalised) = found else { return Ok(None) };
+        if is_normalised && let Some(length) = original.pop() {
+            return Ok(Some(Vector { stored: original, length, origin: Origin::Queue, fault: None }));
+        }
+        Ok(Some({
             let (stored, length) = match self.collection.shape.space {
                 Space::Cosine => normalise(&original),
                 Space::L2 | Space::InnerProduct => (original, 1.0),
