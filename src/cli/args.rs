@@ -1,6 +1,7 @@
 //! What a person can type.
 
 use super::report::{Format, Verbosity};
+use crate::keeper;
 use crate::store::chroma::check::Code;
 use crate::store::chroma::{Format as StoreFormat, Limits};
 use clap::{ArgAction, Parser, Subcommand};
@@ -86,18 +87,22 @@ pub(super) enum Target {
     /// chromadb 0.4
     #[value(name = "chroma-0.4")]
     Chroma04,
+    /// MemPalace's sqlite_exact: one file, no index
+    #[value(name = "exact")]
+    Exact,
 }
 
-impl Target {
-    /// The format it stands for; 0.5 and 0.6 write the same.
-    pub(super) fn format(self) -> &'static StoreFormat {
-        let name = match self {
+impl From<Target> for keeper::Target {
+    /// 0.5 and 0.6 write the same.
+    fn from(target: Target) -> keeper::Target {
+        let name = match target {
             Target::Chroma15 => "1.5.9",
             Target::Chroma10 => "1.0.20",
             Target::Chroma06 | Target::Chroma05 => "0.5.23",
             Target::Chroma04 => "0.4.24",
+            Target::Exact => return keeper::Target::Exact,
         };
-        StoreFormat::named(name).expect("all of these are built in")
+        keeper::Target::Chroma(StoreFormat::named(name).expect("all of these are built in"))
     }
 }
 

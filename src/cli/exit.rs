@@ -39,8 +39,8 @@ impl Exit {
             Error::Refused { .. } | Error::MovedAway { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } => {
                 Exit::Refused
             }
-            Error::TwoInterrupted { .. } | Error::Unclear { .. } => Exit::Refused,
-            Error::NoOperation { .. } => Exit::Usage,
+            Error::TwoInterrupted { .. } | Error::Unclear { .. } | Error::TwoStores { .. } => Exit::Refused,
+            Error::NoOperation { .. } | Error::Exact { .. } => Exit::Usage,
             Error::AlreadyThere { .. } => Exit::Done,
         }
     }

@@ -178,7 +178,7 @@ fn migrate(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit,
 }
 
 fn migrate_to(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
-    let (to, go) = (args.to.format(), &args.go);
+    let (to, go) = (args.to.into(), &args.go);
     let limits = Limits { batch_bytes: go.batch_bytes };
     let reading = Progress::reading(report);
     if go.plan {

@@ -252,18 +252,19 @@ pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
             "  {}: {} records{pending}; {}",
             collection.name,
             collection.records,
-            route_text(&collection.route)
+            route_text(collection.route.as_ref())
         ));
     }
     lines
 }
 
-fn route_text(route: &Route) -> String {
+fn route_text(route: Option<&Route>) -> String {
     match route {
-        Route::Segment => "its index is sound and is copied".into(),
-        Route::Kept => "its index stays as it is".into(),
-        Route::Unpersisted => "it has no index yet".into(),
-        Route::Built { why } => format!("its index is built anew ({why})"),
+        None => "it gets no index: a search reads every vector".into(),
+        Some(Route::Segment) => "its index is sound and is copied".into(),
+        Some(Route::Kept) => "its index stays as it is".into(),
+        Some(Route::Unpersisted) => "it has no index yet".into(),
+        Some(Route::Built { why }) => format!("its index is built anew ({why})"),
     }
 }
 
@@ -289,7 +290,7 @@ fn loss_lines(losses: &[Loss]) -> Vec<String> {
 
 pub(super) fn proposal_json(proposal: &Proposal) -> Value {
     let collections = proposal.collections.iter().map(|one| {
-        json!({ "name": one.name, "records": one.records, "pending": one.pending, "index": route_text(&one.route) })
+        json!({ "name": one.name, "records": one.records, "pending": one.pending, "index": route_text(one.route.as_ref()) })
     });
     json!({
         "format": proposal.format,

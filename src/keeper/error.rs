@@ -156,8 +156,30 @@ pub enum Error {
         /// What it lacks, and what is left over.
         evidence: String,
     },
+    /// The palace has two stores.
+    #[error(
+        "{} holds both {} and {}, and MemPalace opens no such palace. Which of them is the palace's own, palacekeeper \
+         cannot tell: move the other one away. Nothing was touched",
+        palace.display(),
+        crate::store::chroma::DATABASE,
+        crate::store::exact::DATABASE
+    )]
+    TwoStores {
+        /// The palace.
+        palace: PathBuf,
+    },
+    /// The palace has a store without an index.
+    #[error(
+        "{} is a sqlite_exact palace: it has no index that could be damaged. palacekeeper migrate makes it one of \
+         chromadb's; nothing was touched",
+        palace.display()
+    )]
+    Exact {
+        /// The palace.
+        palace: PathBuf,
+    },
     /// The palace has the wanted format.
-    #[error("{} has the format of chromadb {format} already; nothing was touched", palace.display())]
+    #[error("{} has the format {format} already; nothing was touched", palace.display())]
     AlreadyThere {
         /// The palace.
         palace: PathBuf,

@@ -5,14 +5,18 @@
 
 mod error;
 mod keep;
+mod kind;
 mod moved;
 mod neighbours;
 mod propose;
+mod transfer;
 mod view;
 
 pub use error::Error;
+pub use kind::Kind;
 pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_migration, propose_rebuild, propose_repair};
+pub use transfer::Target;
 pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};
@@ -20,7 +24,7 @@ use crate::engine::{self, Begin, Direction, Operation, Outcome, Verdict, Watch};
 use crate::journal::{self, Tail};
 use crate::ops::{Step, World};
 use crate::store::chroma::check::Code;
-use crate::store::chroma::{self, Format, Limits};
+use crate::store::chroma::{self, Limits};
 use keep::{Folder, Keep};
 use propose::Desk;
 use std::path::{Path, PathBuf};
@@ -87,7 +91,10 @@ impl Keeper {
         let keep = match Keep::find(&disk, &palace)? {
             Some(keep) => keep,
             None => {
-                chroma::find_database(&palace)?; // no keep is made for what is no palace
+                // No keep is made for what is no palace.
+                if Kind::of(&palace)? != Some(Kind::Exact) {
+                    chroma::find_database(&palace)?;
+                }
                 Keep::create(&disk, &palace)?
             }
         };
@@ -129,12 +136,7 @@ impl Keeper {
     }
 
     /// Reads the palace and plans its migration to another format. Nothing is changed.
-    pub fn propose_migration(
-        &self,
-        to: &'static Format,
-        limits: Limits,
-        watch: &mut dyn FnMut(),
-    ) -> Result<Proposal, Error> {
+    pub fn propose_migration(&self, to: Target, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         self.desk().migrate(to, limits, watch)
     }
 
@@ -225,7 +227,7 @@ fn ended(folder: &Folder, operation: &Operation<Step>, tail: Tail, outcome: Outc
 
 /// The real directory behind a path: what is renamed and locked is the palace, never a link to it.
 pub(crate) fn resolve(palace: &Path) -> Result<PathBuf, Error> {
-    let has_database = |directory: &Path| directory.join(chroma::DATABASE).symlink_metadata().is_ok();
+    let has_database = |directory: &Path| !matches!(Kind::of(directory), Ok(None));
     if !has_database(palace) {
         let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
         let copies: Vec<PathBuf> = chroma::copies(&palace).into_iter().filter(|copy| has_database(copy)).collect();

@@ -6,9 +6,8 @@
 //! # Limits
 //! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.
 
-use super::{Error, keep::Keep};
+use super::{Error, Kind, keep::Keep};
 use crate::disk::{Disk, Lock, parent};
-use crate::store::chroma::DATABASE;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
@@ -86,7 +85,7 @@ fn store_files(palace: &Path) -> HashMap<(u64, u64), PathBuf> {
     for entry in fs::read_dir(palace).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_segment = name.to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok());
-        if name.as_bytes().starts_with(DATABASE.as_bytes()) {
+        if Kind::ALL.iter().any(|kind| name.as_bytes().starts_with(kind.database().as_bytes())) {
             note(entry.path());
         } else if is_segment {
             fs::read_dir(entry.path()).into_iter().flatten().flatten().for_each(|file| note(file.path()));

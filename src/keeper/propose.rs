@@ -1,7 +1,7 @@
 //! Looks through a palace and plans what could be done about it. Nothing is changed by that.
 
 use super::keep::Keep;
-use super::{Error, look, resolve};
+use super::{Error, Kind, Target, look, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::Plan;
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
@@ -41,8 +41,8 @@ pub struct ProposedCollection {
     pub records: u64,
     /// Writes that wait to be applied, carried over as they are.
     pub pending: u64,
-    /// The way its vectors take.
-    pub route: Route,
+    /// The way its vectors take; `None` where the new store has no index.
+    pub route: Option<Route>,
 }
 
 /// What is wrong with a palace, and what would mend it.
@@ -58,6 +58,7 @@ pub struct Diagnosis {
 /// Looks through a palace without a lock and without writing anything, the keep included.
 pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
     let palace = resolve(palace)?;
+    Kind::insist_on_chroma(&palace)?;
     let mut checked = check::check(&palace, &std::env::temp_dir(), depth, watch)?;
     if let Some(operation) = look(&palace)?.interrupted() {
         let evidence = format!("{} ({})", operation.folder.display(), operation.title);
@@ -76,7 +77,7 @@ pub fn propose_rebuild(palace: &Path, limits: Limits, watch: &mut dyn FnMut()) -
 /// Plans a migration without a lock and without writing anything, the keep included.
 pub fn propose_migration(
     palace: &Path,
-    to: &'static Format,
+    to: Target,
     limits: Limits,
     watch: &mut dyn FnMut(),
 ) -> Result<Proposal, Error> {
@@ -111,8 +112,8 @@ impl Desk<'_> {
         self.renew("rebuild", None, limits, watch)
     }
 
-    /// A palace of another format, made from everything that can be read.
-    pub(super) fn migrate(
+    /// A palace of another format of chromadb's, made from everything that can be read.
+    pub(super) fn to_format(
         &self,
         to: &'static Format,
         limits: Limits,
@@ -128,19 +129,16 @@ impl Desk<'_> {
         limits: Limits,
         watch: &mut dyn FnMut(),
     ) -> Result<Proposal, Error> {
+        Kind::insist_on_chroma(self.palace)?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
-        if let Some(finding) = checked.findings.iter().find(|finding| hides_records(finding)) {
-            return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
-        }
-        // What a cut-short MemPalace left is only put in order where that was asked for.
-        let is_leftover = |code| matches!(code, Code::LeftoverCollection | Code::LeftoverRicher);
-        let preparation = Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code));
+        let preparation = self.preparation(&checked)?;
         let mended = if to.is_some() { sound_codes(&checked.findings) } else { Vec::new() };
         let renewed = |preparation: &Preparation, watch: &mut dyn FnMut()| {
             let (preparation, unheld) = self.fitted(preparation.clone(), to)?;
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
                 let (from, mended, preparation) = (source.format(), mended.clone(), preparation.clone());
-                let order = rebuild::Order { from, to: to.unwrap_or(from), preparation, mended };
+                let (to, origin) = (to.unwrap_or(from), rebuild::Origin::Palace);
+                let order = rebuild::Order { from, to, preparation, mended, origin };
                 let planned = rebuild::plan(order, files, survey);
                 Planned { losses: [planned.losses, unheld.clone()].concat(), ..planned }
             };
@@ -154,6 +152,16 @@ impl Desk<'_> {
             }
             proposed => proposed,
         }
+    }
+
+    /// How a palace with these findings has to be read, all of it.
+    pub(super) fn preparation(&self, checked: &Checked) -> Result<Preparation, Error> {
+        if let Some(finding) = checked.findings.iter().find(|finding| hides_records(finding)) {
+            return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
+        }
+        // What a cut-short MemPalace left is only put in order where that was asked for.
+        let is_leftover = |code| matches!(code, Code::LeftoverCollection | Code::LeftoverRicher);
+        Ok(Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code)))
     }
 
     /// How the store has to be read for a format that may have no place for all it holds, and what that leaves out.
@@ -195,7 +203,8 @@ impl Desk<'_> {
             mended.extend(also);
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
                 let (from, mended) = (source.format(), codes(&mended, &left));
-                rebuild::plan(rebuild::Order { from, to: from, preparation: read.clone(), mended }, files, survey)
+                let (preparation, origin) = (read.clone(), rebuild::Origin::Palace);
+                rebuild::plan(rebuild::Order { from, to: from, preparation, mended, origin }, files, survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
         } else {
@@ -215,7 +224,8 @@ impl Desk<'_> {
     }
 
     /// The files are looked at first: whoever writes to them from here on is noticed.
-    fn files(&self) -> Result<StoreFiles, Error> {
+    pub(super) fn files(&self) -> Result<StoreFiles, Error> {
+        Kind::insist_on_chroma(self.palace)?;
         let files = StoreFiles::look(&RealDisk::new(), self.palace, chroma::DATABASE)?;
         files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
     }
@@ -232,27 +242,31 @@ impl Desk<'_> {
         let source = Source::open(self.palace, self.scratch, preparation)?;
         let survey = survey(&source, limits, watch)?;
         files.look_at_segments(&disk, self.palace, &survey)?;
-        let Planned { plan, bytes_needed, blueprint, mut losses } = plan(&source, &files, &survey);
-        losses.extend(preparation.losses());
+        let mut planned = plan(&source, &files, &survey);
+        planned.losses.extend(preparation.losses());
+        let restored = source.restored().chain(restored(&survey)).collect();
+        self.proposal(title, source.format().name.clone(), planned, &survey, restored)
+    }
+
+    /// A plan with what a person wants to know about it.
+    pub(super) fn proposal(
+        &self,
+        title: &'static str,
+        format: String,
+        planned: Planned,
+        survey: &Survey,
+        restored: Vec<(String, u64)>,
+    ) -> Result<Proposal, Error> {
+        let Planned { plan, bytes_needed, target, collections, mut losses } = planned;
         losses.sort();
-        let collections = survey.collections.iter().zip(blueprint.collections);
-        let collections = collections.map(|(one, new)| ProposedCollection {
-            name: new.name,
-            records: one.totals.records,
-            pending: one.totals.pending,
-            route: new.route,
+        losses.dedup();
+        let collections = survey.collections.iter().zip(collections).map(|(one, (name, route))| {
+            let (records, pending) = (one.totals.records, one.totals.pending);
+            ProposedCollection { name, records, pending, route }
         });
-        Ok(Proposal {
-            title,
-            plan,
-            restored: source.restored().chain(restored(&survey)).collect(),
-            collections: collections.collect(),
-            losses,
-            format: source.format().name.clone(),
-            target: blueprint.format,
-            bytes_needed,
-            bytes_free: disk.space(self.space)?,
-        })
+        let collections = collections.collect();
+        let bytes_free = RealDisk::new().space(self.space)?;
+        Ok(Proposal { title, plan, restored, collections, losses, format, target, bytes_needed, bytes_free })
     }
 }
 
@@ -312,7 +326,7 @@ fn is_of_index(amendment: &Amendment) -> bool {
     *amendment == Amendment::FullText
 }
 
-fn reading(preparation: &Preparation) -> Preparation {
+pub(super) fn reading(preparation: &Preparation) -> Preparation {
     let amendments = preparation.amendments.iter().filter(|amendment| !is_of_index(amendment));
     Preparation { amendments: amendments.cloned().collect(), ..preparation.clone() }
 }

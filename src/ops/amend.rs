@@ -43,7 +43,7 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
     let bytes_needed =
         backup + parts::bytes_of_indexes(survey, &blueprint) + parts::bytes_of_databases(files, &blueprint);
-    Planned { plan: Plan { steps, pivot }, bytes_needed, blueprint, losses }
+    Planned::of(Plan { steps, pivot }, bytes_needed, blueprint, losses)
 }
 
 /// What a rebuild would leave out, and stays where it is.

@@ -1,6 +1,7 @@
 //! Planners: what was found and what is wanted, made into a plan of steps.
 
 pub mod amend;
+pub mod exact;
 mod files;
 mod parts;
 pub mod rebuild;
@@ -10,7 +11,7 @@ pub use files::{StoreFiles, Unfit};
 pub use step::{Step, World};
 
 use crate::engine::Plan;
-use crate::store::chroma::{Blueprint, Loss};
+use crate::store::chroma::{Blueprint, Loss, Route};
 
 /// A plan, and what a person wants to know before saying yes to it.
 pub struct Planned {
@@ -18,10 +19,20 @@ pub struct Planned {
     pub plan: Plan<Step>,
     /// Bytes that must be free where the keep is.
     pub bytes_needed: u64,
-    /// What the new store is going to be.
-    pub blueprint: Blueprint,
+    /// What the new store is written as.
+    pub target: String,
+    /// The collections of the new store by name, each with the way its vectors take; none where there is no index.
+    pub collections: Vec<(String, Option<Route>)>,
     /// What the old store had and the new one has not.
     pub losses: Vec<Loss>,
+}
+
+impl Planned {
+    /// A plan whose new store is that of a blueprint.
+    fn of(plan: Plan<Step>, bytes_needed: u64, blueprint: Blueprint, losses: Vec<Loss>) -> Planned {
+        let collections = blueprint.collections.into_iter().map(|new| (new.name, Some(new.route)));
+        Planned { plan, bytes_needed, target: blueprint.format, collections: collections.collect(), losses }
+    }
 }
 
 /// Names inside an operation's folder.
@@ -30,6 +41,8 @@ pub(crate) mod names {
     pub(crate) const BACKUP: &str = "backup";
     /// The new state while it is being built.
     pub(crate) const STAGING: &str = "staging";
+    /// The records of another kind of store, to be read like a palace.
+    pub(crate) const INTAKE: &str = "intake";
     /// The old state after it was replaced.
     pub(crate) const ASIDE: &str = "aside";
 }

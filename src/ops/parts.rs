@@ -1,7 +1,8 @@
 //! Parts that every plan over a Chroma store is made of: the backup, the indexes, the proof, and the swap.
 
 use super::files::{Entry, StoreFiles};
-use super::names::{ASIDE, BACKUP, STAGING};
+use super::names::{ASIDE, BACKUP, INTAKE, STAGING};
+use super::rebuild::Origin;
 use super::step::Step;
 use crate::store::chroma::{self, Blueprint, DATABASE, Expected, ExpectedCollection, Renamed, Route, Survey};
 use crate::tree::{self, Copy, Need, Spot};
@@ -127,11 +128,21 @@ fn set_aside(entry: &Entry, need: Need) -> Step {
 
 /// Room for the database with its siblings: in the backup, in staging, and for a copy to read where one is needed.
 pub(super) fn bytes_of_databases(files: &StoreFiles, blueprint: &Blueprint) -> u64 {
-    let database = files.database.bytes + files.siblings.iter().map(|entry| entry.bytes).sum::<u64>();
+    let database = bytes_of_database(files);
     let takes_copy = files.is_hot() || blueprint.preparation != chroma::Preparation::default();
     // A store filled batch by batch is now and then a little larger than the one it came from.
+    bytes_of_old(files, takes_copy) + database + database / 4
+}
+
+/// Room for the old database: in the backup, and for a copy to read where one is needed.
+pub(super) fn bytes_of_old(files: &StoreFiles, takes_copy: bool) -> u64 {
+    let database = bytes_of_database(files);
     let scratch = if takes_copy { database + database / 4 } else { 0 };
-    scratch + database + database + database / 4 + SLACK_BYTES
+    database + scratch + SLACK_BYTES
+}
+
+fn bytes_of_database(files: &StoreFiles) -> u64 {
+    files.database.bytes + files.siblings.iter().map(|entry| entry.bytes).sum::<u64>()
 }
 
 /// Room for the segments that are built.
@@ -139,6 +150,19 @@ pub(super) fn bytes_of_indexes(survey: &Survey, blueprint: &Blueprint) -> u64 {
     let pairs = survey.collections.iter().zip(&blueprint.collections);
     let built = pairs.filter(|(_, new)| matches!(new.route, Route::Built { .. }));
     built.map(|(one, _)| one.totals.vector_bytes + 512 * one.totals.vectors).sum()
+}
+
+/// What is not a palace is made one first, for reading.
+pub(super) fn take_in(origin: &Origin) -> Vec<Step> {
+    match origin {
+        Origin::Palace => Vec::new(),
+        Origin::Intake(step) => vec![tree(tree::Step::CreateDir { target: Spot::operation(INTAKE) }), step.clone()],
+    }
+}
+
+/// Nobody needs that any more.
+pub(super) fn drop_intake(origin: &Origin) -> Option<Step> {
+    (*origin != Origin::Palace).then(|| tree(tree::Step::Delete { target: Spot::operation(INTAKE) }))
 }
 
 pub(super) fn staged(name: &str) -> Spot {

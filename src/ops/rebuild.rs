@@ -23,18 +23,32 @@ pub struct Order {
     pub preparation: Preparation,
     /// Codes of the findings that must not be found in the new store.
     pub mended: Vec<String>,
+    /// Whether what is read is a palace, or was taken in from elsewhere first.
+    pub origin: Origin,
+}
+
+/// Where the records come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The palace itself.
+    Palace,
+    /// Another kind of store, or a file: the step makes a database of chromadb's of it first. It has no index, and a
+    /// queue that is nobody's.
+    Intake(Step),
 }
 
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
 pub fn plan(order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
-    let Order { from, to, preparation, mended } = order;
+    let Order { from, to, preparation, mended, origin } = order;
     let ids = fresh_ids(survey);
-    let collections = survey.collections.iter().zip(ids).map(|(one, id)| new_collection(from, to, files, one, id));
+    let index = |one: &Surveyed| route(from, to, &origin, files, one);
+    let collections = survey.collections.iter().zip(ids).map(|(one, id)| new_collection(from, to, index(one), one, id));
     let collections = collections.collect();
     let blueprint = Blueprint { format: to.name.clone(), preparation, collections };
     let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
 
     let mut steps = vec![parts::create_staging(), parts::backup(files, files.segments.iter())];
+    steps.extend(parts::take_in(&origin));
     steps.push(Step::Chroma(chroma::Step::CreateStore(blueprint.clone())));
     steps.extend(survey.batches.iter().map(|batch| Step::Chroma(chroma::Step::UpsertBatch(batch.clone()))));
     steps.extend(survey.queue.iter().map(|batch| Step::Chroma(chroma::Step::QueueBatch(*batch))));
@@ -46,8 +60,9 @@ pub fn plan(order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
     steps.extend(parts::build_indexes(survey, &blueprint));
     parts::prove(&mut steps, survey, 0, &mended);
     let pivot = parts::Swap::of(files, &blueprint).commit(&mut steps);
+    steps.extend(parts::drop_intake(&origin));
     let bytes_needed = bytes_needed(files, survey, &blueprint);
-    Planned { plan: Plan { steps, pivot }, bytes_needed, blueprint, losses: survey.losses.clone() }
+    Planned::of(Plan { steps, pivot }, bytes_needed, blueprint, survey.losses.clone())
 }
 
 /// New ids in the order of the old ones: chromadb lists collections by id.
@@ -63,25 +78,21 @@ fn fresh_ids(survey: &Survey) -> Vec<String> {
     ids
 }
 
-fn new_collection(
-    from: &Format,
-    to: &Format,
-    files: &StoreFiles,
-    surveyed: &Surveyed,
-    new_id: String,
-) -> NewCollection {
+/// The way the vectors of a collection take.
+fn route(from: &Format, to: &Format, origin: &Origin, files: &StoreFiles, surveyed: &Surveyed) -> Route {
+    let why = match surveyed.unsound.first() {
+        _ if *origin != Origin::Palace => "there is none yet".to_owned(),
+        Some(why) => why.to_string(),
+        None if files.segment(&surveyed.collection.vector).is_none() => return Route::Unpersisted,
+        None if from.rewrites_index_for(to) => format!("chromadb {} does not read one of {}", to.name, from.name),
+        None => return Route::Segment,
+    };
+    if surveyed.totals.vectors > 0 { Route::Built { why } } else { Route::Unpersisted }
+}
+
+fn new_collection(from: &Format, to: &Format, route: Route, surveyed: &Surveyed, new_id: String) -> NewCollection {
     let Collection { id, name, topic, metadata, vector, .. } = &surveyed.collection;
     let fresh = || uuid::Uuid::new_v4().to_string();
-    let route = match surveyed.unsound.first() {
-        Some(why) if surveyed.totals.vectors > 0 => Route::Built { why: why.to_string() },
-        Some(_) => Route::Unpersisted,
-        None if files.segment(vector).is_none() => Route::Unpersisted,
-        None if from.rewrites_index_for(to) => match surveyed.totals.vectors {
-            0 => Route::Unpersisted,
-            _ => Route::Built { why: format!("chromadb {} does not read one of {}", to.name, from.name) },
-        },
-        None => Route::Segment,
-    };
     let applied = surveyed.collection.metadata_sequence;
     // Chromadb 0.4 keeps this number with the index; later ones look for it in the database.
     let persisted = match from.has_topics() && !to.has_topics() {

@@ -1,9 +1,10 @@
 //! Every step an operation can have: over files, or over a store.
 
-use super::names::STAGING;
+use super::names::{INTAKE, STAGING};
 use crate::disk::Disk;
 use crate::engine::{self, Observed, Plan, StepError};
 use crate::store::chroma::{self, Workshop};
+use crate::store::exact;
 use crate::tree::{self, Roots};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,28 +17,39 @@ pub enum Step {
     Tree(tree::Step),
     /// Over a Chroma store that is being built.
     Chroma(chroma::Step),
+    /// Over a `sqlite_exact` store that is being built, or read.
+    Exact(exact::Step),
 }
 
 /// What the steps of an operation work with.
 pub struct World<'d> {
     roots: Roots<'d>,
     workshop: Workshop<'d>,
+    exact: exact::Workshop<'d>,
 }
 
 impl<'d> World<'d> {
     /// The world of an operation: its palace, its folder, and the store its plan describes.
     pub fn new(disk: &'d dyn Disk, palace: &Path, folder: &Path, plan: &Plan<Step>) -> World<'d> {
-        let blueprint = plan.steps.iter().find_map(|step| match step {
+        let steps = || plan.steps.iter();
+        let blueprint = steps().find_map(|step| match step {
             Step::Chroma(chroma::Step::CreateStore(blueprint) | chroma::Step::Amend { blueprint, .. }) => {
                 Some(blueprint.clone())
             }
             _ => None,
         });
+        let preparation = steps().find_map(|step| match step {
+            Step::Exact(exact::Step::CreateStore { preparation }) => Some(preparation.clone()),
+            _ => None,
+        });
+        let is_taken_in = steps().any(|step| matches!(step, Step::Exact(exact::Step::TakeIn { .. })));
+        let (staging, intake, palace) = (folder.join(STAGING), folder.join(INTAKE), palace.to_owned());
+        let source = if is_taken_in { intake.clone() } else { palace.clone() };
         let blueprint = blueprint.unwrap_or_default();
-        let staging = folder.join(STAGING);
         World {
-            roots: Roots { disk, palace: palace.to_owned(), operation: folder.to_owned() },
-            workshop: Workshop::new(disk, palace.to_owned(), staging.clone(), staging, blueprint),
+            roots: Roots { disk, palace: palace.clone(), operation: folder.to_owned() },
+            workshop: Workshop::new(disk, source, staging.clone(), staging.clone(), blueprint),
+            exact: exact::Workshop::new(disk, palace, staging, intake, preparation.unwrap_or_default()),
         }
     }
 }
@@ -49,6 +61,7 @@ impl engine::Step for Step {
         match self {
             Step::Tree(step) => Ok(step.observe(&world.roots)?),
             Step::Chroma(step) => step.observe(&mut world.workshop),
+            Step::Exact(step) => step.observe(&mut world.exact),
         }
     }
 
@@ -56,6 +69,7 @@ impl engine::Step for Step {
         match self {
             Step::Tree(step) => Ok(step.apply(&world.roots)?),
             Step::Chroma(step) => step.apply(&mut world.workshop),
+            Step::Exact(step) => step.apply(&mut world.exact),
         }
     }
 
@@ -63,6 +77,7 @@ impl engine::Step for Step {
         match self {
             Step::Tree(step) => Ok(step.revert(&world.roots)?),
             Step::Chroma(step) => step.revert(&mut world.workshop),
+            Step::Exact(step) => step.revert(&mut world.exact),
         }
     }
 
@@ -70,6 +85,7 @@ impl engine::Step for Step {
         match self {
             Step::Tree(step) => step.weight(),
             Step::Chroma(step) => step.weight(),
+            Step::Exact(step) => step.weight(),
         }
     }
 }
@@ -79,6 +95,7 @@ impl fmt::Display for Step {
         match self {
             Step::Tree(step) => step.fmt(f),
             Step::Chroma(step) => step.fmt(f),
+            Step::Exact(step) => step.fmt(f),
         }
     }
 }

@@ -10,7 +10,7 @@ mod write;
 
 pub use read::Reader;
 pub use step::{Step, Workshop};
-pub use write::unheld;
+pub use write::{fit, unheld};
 
 /// Name of the database in a palace.
 pub const DATABASE: &str = "sqlite_exact.sqlite3";

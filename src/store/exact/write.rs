@@ -101,7 +101,7 @@ impl Writer {
 }
 
 /// A record without what the store has no place for, and what that is.
-pub(super) fn fit(record: &Record) -> (Record, Vec<Loss>) {
+pub fn fit(record: &Record) -> (Record, Vec<Loss>) {
     let mut fitted = record.clone();
     let loss = |what: String| Loss::Unheld { whose: record.id.clone(), what };
     let mut losses = Vec::new();
