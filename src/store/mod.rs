@@ -2,6 +2,7 @@
 
 pub mod chroma;
 pub mod exact;
+mod json;
 pub mod lines;
 pub mod record;
 pub mod sqlite;

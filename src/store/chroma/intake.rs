@@ -25,7 +25,7 @@ pub struct Intake {
 
 /// A collection of it.
 struct Taken {
-    name: String,
+    id: String,
     metadata: String,
     topic: String,
     rows: i64,
@@ -74,13 +74,16 @@ impl Intake {
             Ok(())
         };
         write().during(&self.path, "writing a collection")?;
-        self.collections.push(Taken { name: head.name.clone(), metadata, topic: topic_of(&id), rows: 0 });
+        self.collections.push(Taken { metadata, topic: topic_of(&id), id, rows: 0 });
         Ok(self.collections.len() - 1)
     }
 
-    /// The index of a collection that was taken in.
-    pub fn find(&self, name: &str) -> Option<usize> {
-        self.collections.iter().position(|one| one.name == name)
+    /// Says how many floats a collection's vectors have, once that is known.
+    pub fn dimension(&mut self, collection: usize, dimension: Option<i64>) -> Result<(), Error> {
+        let id = &self.collections[collection].id;
+        let set =
+            self.connection.execute("UPDATE collections SET dimension = ?2 WHERE id = ?1", params![id, dimension]);
+        set.during(&self.path, "writing a collection").map(drop)
     }
 
     /// Takes a record in. Its vector is taken as it is: where it is normalised, it stays as it is.

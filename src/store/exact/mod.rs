@@ -3,7 +3,6 @@
 //! A search reads every vector, and distances are always cosine. There is no schema version, no marker and no sidecar;
 //! what MemPalace finds in a palace is told by the name of the file. The schema is MemPalace 3.11's own.
 
-mod json;
 mod read;
 mod step;
 mod write;

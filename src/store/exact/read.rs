@@ -1,7 +1,8 @@
 //! Reads a `sqlite_exact` store, without changing a byte of it or beside it.
 
-use super::{DATABASE, MODEL, SETTINGS, json};
+use super::{DATABASE, MODEL, SETTINGS};
 use crate::store::chroma::{During, Error, Given, Intake, Loss, Space, normalise, prepare, take_copy};
+use crate::store::json;
 use crate::store::record::{Embedding, Head, Record, Value};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Rows, Statement};
 use serde_json::{Value as Json, json};

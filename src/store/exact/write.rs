@@ -1,7 +1,8 @@
 //! Writes a `sqlite_exact` store, row by row, from records of any other one.
 
-use super::{DATABASE, MODEL, SCHEMA, SETTINGS, json};
+use super::{DATABASE, MODEL, SCHEMA, SETTINGS};
 use crate::store::chroma::{During, Error, Loss, Space, prepare};
+use crate::store::json;
 use crate::store::record::{Head, Record};
 use rusqlite::{Connection, OpenFlags, params};
 use serde_json::json;
