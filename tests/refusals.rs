@@ -83,6 +83,12 @@ fn unknown_table_is_dropped_in_silence() {
     sql(&arena.palace(), "CREATE TABLE my_notes (text); INSERT INTO my_notes VALUES ('mine');");
     assert_refused(&arena, &REBUILD, 5, "my_notes", "a table that chromadb did not make");
     arena.run(&["rebuild", "--yes", "--accept-loss"]).expect(0).says("my_notes");
+    arena.run(&["log", "1"]).expect(0).says("my_notes in the database: chromadb did not make it");
+    let log = arena.run(&["log", "--json"]).expect(0).json();
+    assert_eq!(log["operations"][0]["losses"].as_array().map(Vec::len), Some(1), "{log}");
+    fs::remove_file(arena.operation().join("report.json")).expect("it was there");
+    arena.run(&["log", "1"]).expect(0).says("was not written down");
+    assert!(arena.run(&["log", "--json"]).expect(0).json()["operations"][0]["losses"].is_null(), "nobody knows");
 }
 
 #[test]

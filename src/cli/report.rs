@@ -126,6 +126,7 @@ impl Report {
             lines.extend(operation.aborted.iter().map(|why| format!("gave up because: {why}")));
             let steps = operation.steps.iter().zip(1..);
             lines.extend(steps.map(|((title, mark), number)| format!("{number:>4}  {:<9} {title}", mark_word(*mark))));
+            lines.extend(account_lines(operation));
             lines.push(format!("folder: {}", operation.folder.display()));
             lines.join("\n")
         };
@@ -266,7 +267,15 @@ fn restored_json(restored: &[(String, u64)]) -> Vec<Value> {
     restored.iter().map(|(what, count)| json!({ "what": what, "count": count })).collect()
 }
 
-fn loss_lines(losses: &[Loss]) -> Vec<String> {
+/// What was written down when the operation began.
+fn account_lines(operation: &OperationView) -> Vec<String> {
+    match &operation.account {
+        Some(account) => restored_lines(&account.restored).chain(loss_lines(&account.losses)).collect(),
+        None => vec!["What it could not carry over was not written down.".into()],
+    }
+}
+
+pub(super) fn loss_lines<L: Display>(losses: &[L]) -> Vec<String> {
     let mut lines = Vec::new();
     if !losses.is_empty() {
         lines.push(format!("Not carried over: {}", losses.len()));
@@ -304,6 +313,8 @@ fn operation_json(operation: &OperationView) -> Value {
         "committed": operation.is_committed,
         "torn_bytes": operation.torn_bytes,
         "bytes": operation.bytes,
+        "restored": operation.account.as_ref().map(|account| restored_json(&account.restored)),
+        "losses": operation.account.as_ref().map(|account| &account.losses),
         "folder": operation.folder.display().to_string(),
         "steps": steps.collect::<Vec<_>>(),
     })

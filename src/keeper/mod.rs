@@ -3,6 +3,7 @@
 //! [`open`] is what a program calls that wants a palace in order: it recovers first, and says what it did. A
 //! [`Keeper`] holds the locks for as long as it lives; [`look`] only reads.
 
+mod account;
 mod error;
 mod keep;
 mod moved;
@@ -10,6 +11,7 @@ mod neighbours;
 mod propose;
 mod view;
 
+pub use account::Account;
 pub use error::Error;
 pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
@@ -150,8 +152,9 @@ impl Keeper {
         let folder = self.keep.next(&disk, proposal.title)?;
         let began_at = jiff::Timestamp::now().as_second();
         let (number, title) = (folder.number, proposal.title.to_owned());
+        let account = Account::of(&proposal).enclosure();
         let begin = Begin { number, title, began_at, plan: proposal.plan };
-        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin) {
+        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin, &[account]) {
             Ok(operation) => self.drive(&disk, &folder, (operation, Tail::Clean), watch),
             Err(failed) if disk.stat(&folder.path)?.is_some() => Err(self.interrupted(&folder, failed)),
             Err(failed) => Err(Error::NotBegun { source: failed }),

@@ -1,7 +1,7 @@
 //! What a keep says about its palace, read without a lock and without changing anything.
 
 use super::keep::{Folder, JOURNAL, Keep};
-use super::{Error, Preview, resolve};
+use super::{Account, Error, Preview, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::{self, Entry, Outcome};
 use crate::journal::Tail;
@@ -40,6 +40,9 @@ pub struct OperationView {
     pub torn_bytes: u64,
     /// Bytes its folder takes on the disk.
     pub bytes: u64,
+    /// What it could not carry over and what it found elsewhere, as it was written down when it began; `None` where
+    /// nothing was.
+    pub account: Option<Account>,
     /// Its folder.
     pub folder: PathBuf,
 }
@@ -108,6 +111,7 @@ fn view(disk: &dyn Disk, folder: &Folder) -> Result<OperationView, Error> {
         is_committed: ledger.is_committed(),
         torn_bytes: if let Tail::Torn { bytes, .. } = entry.tail { bytes } else { 0 },
         bytes: bytes_of(disk, &folder.path)?,
+        account: Account::read(disk, &folder.path)?,
         folder: folder.path.clone(),
         title: entry.begin.title,
         began_at: entry.begin.began_at,
