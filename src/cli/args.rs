@@ -31,6 +31,7 @@ Examples:
   palacekeeper repair                 mend it: build aside, prove, replace
   palacekeeper rebuild                build the palace anew, prove it, replace it
   palacekeeper recover                finish or undo what was cut short
+  palacekeeper sweep                  what old operations keep, and the command that frees it
 
 Exit codes:
   0 done · 1 failed, the palace is as it was · 2 usage · 3 damage found
@@ -51,6 +52,8 @@ pub(super) enum Command {
     },
     /// Finish or undo what was cut short
     Recover(RecoverArgs),
+    /// Remove what ended operations kept; without a choice, only say what that would free
+    Sweep(SweepArgs),
     /// Build the palace anew from all that can be read, prove it equal, and replace it
     Rebuild(GoArgs),
 }
@@ -63,6 +66,36 @@ pub(super) struct RecoverArgs {
     /// Show what would be done, and stop
     #[arg(long)]
     pub(super) plan: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SweepArgs {
+    #[command(flatten)]
+    pub(super) gone: GoneArgs,
+    /// Show what would go and what would stay, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(long, short, requires = "gone")]
+    pub(super) yes: bool,
+    /// Remove also the only copy of what an operation could not carry over
+    #[arg(long)]
+    pub(super) accept_loss: bool,
+}
+
+/// Which operations' folders go.
+#[derive(Debug, clap::Args)]
+#[group(id = "gone", multiple = false)]
+pub(super) struct GoneArgs {
+    /// Those of these numbers
+    #[arg(value_name = "NUMBER")]
+    pub(super) numbers: Vec<u32>,
+    /// Those of all operations that began more than so many days ago
+    #[arg(long, value_name = "DAYS")]
+    pub(super) older_than: Option<u32>,
+    /// All but those of the newest N operations
+    #[arg(long, value_name = "N")]
+    pub(super) keep: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]

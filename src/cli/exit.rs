@@ -31,7 +31,11 @@ impl Exit {
         match error {
             Error::Store(error) => of_store(error),
             Error::Engine(error) => of_engine(error),
-            Error::Disk(_) | Error::NoSpace { .. } | Error::NotBegun { .. } | Error::RolledBack { .. } => Exit::Failed,
+            Error::Disk(_)
+            | Error::HalfSwept { .. }
+            | Error::NoSpace { .. }
+            | Error::NotBegun { .. }
+            | Error::RolledBack { .. } => Exit::Failed,
             Error::Unfit(_) => Exit::Usage,
             Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,

@@ -7,6 +7,7 @@ mod exit;
 mod findings;
 mod progress;
 mod report;
+mod sweep;
 
 pub use exit::Exit;
 
@@ -52,6 +53,7 @@ fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
         Command::Status => status(palace, report),
         Command::Log { operation } => log(palace, *operation, report),
         Command::Recover(recover_args) => recover(palace, recover_args, report),
+        Command::Sweep(sweep_args) => sweep::sweep(palace, sweep_args, report),
         Command::Rebuild(rebuild_args) => rebuild(palace, rebuild_args, report),
     }
 }

@@ -1,6 +1,7 @@
 //! Says what was found and done, to a person or to a program.
 
 use super::findings;
+use super::sweep::stays_json;
 use crate::engine::{Direction, Mark, Outcome, Verdict};
 use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal};
 use crate::store::chroma::check::Finding;
@@ -89,9 +90,9 @@ impl Report {
         let text = || match history.interrupted() {
             Some(operation) => interrupted_text(operation),
             None => format!(
-                "Nothing is unfinished. {} operations on record, {} kept.",
+                "Nothing is unfinished. {} operations on record, {}",
                 history.operations.len(),
-                HumanBytes(history.operations.iter().map(|operation| operation.bytes).sum())
+                space_text(history)
             ),
         };
         self.result(text, || {
@@ -100,7 +101,8 @@ impl Report {
                 "keep": history.keep.as_ref().map(|keep| keep.display().to_string()),
                 "interrupted": history.interrupted().map(operation_json),
                 "operations": history.operations.len(),
-                "bytes": history.operations.iter().map(|operation| operation.bytes).sum::<u64>(),
+                "bytes": history.bytes(),
+                "sweepable_bytes": history.sweepable_bytes(),
             })
         });
     }
@@ -112,12 +114,18 @@ impl Report {
         };
         let text = || match history.operations.is_empty() {
             true => "No operations on record.".into(),
-            false => history.operations.iter().map(line).collect::<Vec<_>>().join("\n"),
+            false => {
+                let lines = history.operations.iter().map(line);
+                lines.chain([format!("In all: {}", space_text(history))]).collect::<Vec<_>>().join("\n")
+            }
         };
-        self.result(
-            text,
-            || json!({ "operations": history.operations.iter().map(operation_json).collect::<Vec<_>>() }),
-        );
+        self.result(text, || {
+            json!({
+                "bytes": history.bytes(),
+                "sweepable_bytes": history.sweepable_bytes(),
+                "operations": history.operations.iter().map(operation_json).collect::<Vec<_>>(),
+            })
+        });
     }
 
     pub(super) fn operation(&self, operation: &OperationView) {
@@ -127,7 +135,8 @@ impl Report {
             let steps = operation.steps.iter().zip(1..);
             lines.extend(steps.map(|((title, mark), number)| format!("{number:>4}  {:<9} {title}", mark_word(*mark))));
             lines.extend(account_lines(operation));
-            lines.push(format!("folder: {}", operation.folder.display()));
+            lines.extend(operation.holds.iter().map(|hold| format!("sweep leaves it: {hold}")));
+            lines.push(format!("folder: {} ({})", operation.folder.display(), HumanBytes(operation.bytes)));
             lines.join("\n")
         };
         self.result(text, || operation_json(operation));
@@ -315,9 +324,15 @@ fn operation_json(operation: &OperationView) -> Value {
         "bytes": operation.bytes,
         "restored": operation.account.as_ref().map(|account| restored_json(&account.restored)),
         "losses": operation.account.as_ref().map(|account| &account.losses),
+        "stays": stays_json(&operation.holds),
         "folder": operation.folder.display().to_string(),
         "steps": steps.collect::<Vec<_>>(),
     })
+}
+
+fn space_text(history: &History) -> String {
+    let (bytes, free) = (HumanBytes(history.bytes()), HumanBytes(history.sweepable_bytes()));
+    format!("{bytes} kept; palacekeeper sweep could free {free}.")
 }
 
 fn interrupted_text(operation: &OperationView) -> String {
@@ -326,11 +341,12 @@ fn interrupted_text(operation: &OperationView) -> String {
         false => "The palace is untouched: palacekeeper recover undoes it, palacekeeper recover --resume goes on.",
     };
     format!(
-        "Operation {} ({}) was cut short after {} of {} steps. {what}",
+        "Operation {} ({}) was cut short after {} of {} steps; it takes {}. {what}",
         operation.number,
         operation.title,
         operation.done(),
-        operation.steps.len()
+        operation.steps.len(),
+        HumanBytes(operation.bytes)
     )
 }
 
@@ -376,6 +392,6 @@ fn way(direction: Direction) -> &'static str {
     }
 }
 
-fn when(seconds: i64) -> String {
+pub(super) fn when(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".into(), |time| time.to_string())
 }

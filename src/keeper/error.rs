@@ -156,6 +156,20 @@ pub enum Error {
         /// What it lacks, and what is left over.
         evidence: String,
     },
+    /// The disk failed in a sweep.
+    #[error(
+        "{source}\n{} was not wholly removed, and {swept} folders were before it; the palace was not touched. The next \
+         command that writes removes what is left under a temporary name; what is still listed is whole",
+        folder.display()
+    )]
+    HalfSwept {
+        /// The folder that was being removed.
+        folder: PathBuf,
+        /// How many folders were removed before it.
+        swept: usize,
+        /// What failed.
+        source: Box<Error>,
+    },
     /// No operation of this number.
     #[error("there is no operation {number}; palacekeeper log lists them")]
     NoOperation {

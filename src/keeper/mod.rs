@@ -5,16 +5,20 @@
 
 mod account;
 mod error;
+mod hold;
 mod keep;
 mod moved;
 mod neighbours;
 mod propose;
+mod sweep;
 mod view;
 
 pub use account::Account;
 pub use error::Error;
+pub use hold::Hold;
 pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
+pub use sweep::{Candidate, Choice, Consent, Sweeper, USUAL_DAYS, USUAL_NEWEST, plan_sweep};
 pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};

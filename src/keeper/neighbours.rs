@@ -18,13 +18,25 @@ use std::path::{Path, PathBuf};
 
 /// Takes every lock there is, and makes sure that nobody has the palace's store open.
 pub(super) fn shut_out(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
+    let locks = lock(disk, palace, keep)?;
+    insist_on_nobody(palace)?;
+    Ok(locks)
+}
+
+/// Takes every lock there is.
+pub(super) fn lock(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
     let mut locks = vec![take(disk, &keep.lock_file(), "another palacekeeper")?];
     if let Some(path) = mempalace_lock(disk, palace)? {
         locks.push(take(disk, &path, "a MemPalace writer")?);
     }
-    match find_user(palace) {
+    Ok(locks)
+}
+
+/// Makes sure that nobody has the palace's store open.
+pub(super) fn insist_on_nobody(palace: &Path) -> Result<(), Error> {
+    match find_user_of(&store_files(palace)) {
         Some(who) => Err(Error::InUse { who }),
-        None => Ok(locks),
+        None => Ok(()),
     }
 }
 
@@ -56,9 +68,8 @@ fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Err
     Ok(Some(locks.join(format!("mine_palace_{hash}.lock"))))
 }
 
-/// A process other than this one that has a file of the store open.
-pub(super) fn find_user(palace: &Path) -> Option<String> {
-    let files = store_files(palace);
+/// A process other than this one that has one of some files open, by device and inode.
+pub(super) fn find_user_of(files: &HashMap<(u64, u64), PathBuf>) -> Option<String> {
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if pid == std::process::id() {

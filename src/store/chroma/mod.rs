@@ -42,6 +42,7 @@ pub use database::{Source, find_database, siblings};
 pub use digest::Digest;
 pub use error::Error;
 pub use format::Format;
+pub use hnsw::is_segment_file;
 pub use loss::Loss;
 pub use salvage::{Salvaged, salvage};
 pub use spare::copies;
