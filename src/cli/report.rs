@@ -8,6 +8,7 @@ use crate::store::chroma::check::Finding;
 use crate::store::chroma::{Loss, Route};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -29,6 +30,8 @@ pub(super) enum Verbosity {
 pub(super) struct Report {
     format: Format,
     verbosity: Verbosity,
+    /// The operation that was recovered before the command itself could begin.
+    recovered: Cell<Option<u32>>,
 }
 
 /// What a repair is about.
@@ -53,7 +56,7 @@ const LINES_MAX: usize = 20;
 
 impl Report {
     pub(super) fn new(format: Format, verbosity: Verbosity) -> Report {
-        Report { format, verbosity }
+        Report { format, verbosity, recovered: Cell::new(None) }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -73,10 +76,19 @@ impl Report {
 
     /// Something was not done, and why.
     pub(super) fn refusal(&self, why: &str, exit: super::Exit) {
+        let why = self.apart_from_recovery(why);
         if self.format == Format::Json {
             say(io::stdout(), json!({ "error": why, "exit": exit as u8 }));
         }
         say(io::stderr(), format_args!("palacekeeper: {why}"));
+    }
+
+    /// Who recovered an operation first must not claim that nothing at all was done.
+    fn apart_from_recovery(&self, why: &str) -> String {
+        match self.recovered.get() {
+            Some(number) => format!("{why}\nThat is apart from operation {number}, which was recovered first"),
+            None => why.to_owned(),
+        }
     }
 
     pub(super) fn result(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
@@ -167,6 +179,7 @@ impl Report {
     }
 
     pub(super) fn recovered_first(&self, ended: &Ended) {
+        self.recovered.set(Some(ended.number));
         self.note(&ended_text(ended));
     }
 
@@ -209,13 +222,11 @@ impl Report {
     pub(super) fn refuse_losses(&self, proposal: &Proposal) {
         self.result(|| loss_lines(&proposal.losses).join("\n"), || proposal_json(proposal));
         let losses = proposal.losses.len();
-        say(
-            io::stderr(),
-            format_args!(
-                "palacekeeper: {losses} things cannot be carried over, so nothing was touched. Say --accept-loss to go \
-                 ahead without them; the old palace is kept in the operation's folder."
-            ),
+        let why = format!(
+            "{losses} things cannot be carried over, so nothing was touched. Say --accept-loss to go ahead without \
+             them; the old palace is kept in the operation's folder."
         );
+        say(io::stderr(), format_args!("palacekeeper: {}", self.apart_from_recovery(&why)));
     }
 
     /// A question, whatever else is quiet.
