@@ -130,9 +130,10 @@ impl Sweeper {
         let palace = resolve(palace)?;
         let disk = RealDisk::new();
         let Some(keep) = Keep::find(&disk, &palace)? else { return Ok(None) };
-        let locks = neighbours::lock(&disk, &palace, &keep)?;
+        let until = neighbours::patience();
+        let locks = neighbours::lock(&disk, &palace, &keep, until)?;
         if keep.interrupted(&disk)?.is_some() {
-            neighbours::insist_on_nobody(&palace)?;
+            neighbours::insist_on_nobody(&palace, until)?;
         }
         keep.tidy(&disk)?;
         Ok(Some(Sweeper { keeper: Keeper { palace, keep, _locks: locks } }))
