@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use support::palace::{
     Arena, Content, Ending, Ground, Indexes, REBUILD, Run, Strace, Sweep, Tree, calls_of, kill, overwrite, segment_of,
-    spawn, sql, truncate,
+    spawn, sql, truncate, zero_leaf,
 };
 
 const SWEEP: [&str; 3] = ["sweep", "1", "--yes"];
@@ -55,9 +55,10 @@ fn stays(arena: &Arena) -> Vec<String> {
 /// What is done to a palace and its keep, and the code of the reason.
 type Reason = (&'static str, &'static str, fn(&Arena));
 
-const REASONS: [Reason; 12] = [
+const REASONS: [Reason; 13] = [
     ("the palace has no database", "palace", |arena| fs::remove_file(arena.database()).expect("it was there")),
     ("the database is damaged", "palace", |arena| truncate(&arena.database(), 1, 2)),
+    ("a page of documents is zeroed", "palace", |arena| zero_leaf(&arena.palace(), "embedding_metadata")),
     ("an index is damaged", "palace", |arena| {
         truncate(&segment_of(&arena.palace(), "mempalace_drawers").join("data_level0.bin"), 1, 2);
     }),
@@ -107,6 +108,21 @@ fn only_copy_of_something_is_swept() {
         let consented = arena.run(&LOSSY);
         assert_eq!(consented.code, Some(if code == "unknown" { 0 } else { 5 }), "{what}: {consented:#?}");
     }
+}
+
+/// Where a palace is gone, chromadb makes a new one, and nothing is wrong with that.
+#[test]
+fn palace_that_was_made_anew_and_is_empty_costs_the_old_one() {
+    let arena = rebuilt(1);
+    let tables = ["embeddings", "embedding_metadata", "embeddings_queue", "max_seq_id"];
+    let tables = tables.iter().chain(&["segment_metadata", "segments", "collection_metadata", "collections"]);
+    sql(&arena.palace(), &tables.map(|table| format!("DELETE FROM {table};")).collect::<String>());
+    let check = arena.run(&["check", "--json"]).json();
+    let mut findings = check["findings"].as_array().expect("findings").iter();
+    assert!(!findings.any(|one| one["severity"] == "damage"), "{check}");
+    assert_eq!(stays(&arena), ["palace"]);
+    arena.run(&SWEEP).expect(5).says("it holds no record");
+    assert!(arena.operation().join("aside/chroma.sqlite3").is_file(), "it is all there is");
 }
 
 /// A client that had the old database open before it was replaced, and has it open still.

@@ -11,6 +11,8 @@ use super::{Ended, Error, Keeper, neighbours, resolve};
 use crate::disk::RealDisk;
 use crate::engine::Watch;
 use crate::store::chroma::check::{self, Depth, Severity};
+use crate::store::chroma::{self, Preparation, Source};
+use std::cell::LazyCell;
 use std::path::Path;
 
 /// How many of the newest operations the usual choice keeps, whatever their age.
@@ -70,7 +72,7 @@ pub fn plan_sweep(palace: &Path, choice: &Choice, consent: Consent) -> Result<Ve
     let history = look(palace)?;
     let chosen = chosen(&history.operations, choice)?;
     let disk = RealDisk::new();
-    let unsound = unsound(&history.palace);
+    let unsound = LazyCell::new(|| unsound(&history.palace));
     let candidates = history.operations.into_iter().map(|operation| {
         let is_chosen = chosen.contains(&operation.number);
         let mut holds = operation.holds.clone();
@@ -107,15 +109,20 @@ fn chosen(operations: &[OperationView], choice: &Choice) -> Result<Vec<u32>, Err
     })
 }
 
-/// What is wrong with the palace, if so much is that old copies may be needed. A look at headers, sizes and counts.
+/// What is wrong with the palace, if so much is that old copies may be needed. Every page is looked at, since what is
+/// removed now does not come back; and chromadb makes a new palace, sound and empty, where the old one is gone.
 fn unsound(palace: &Path) -> Option<String> {
-    match check::check(palace, &std::env::temp_dir(), Depth::Quick, &mut || ()) {
-        Err(error) => Some(error.to_string()),
-        Ok(checked) => {
-            let mut damage = checked.findings.iter().filter(|finding| finding.severity == Severity::Damage);
-            damage.next().map(|finding| format!("{} in {}", finding.code.name(), finding.subject))
+    let scratch = std::env::temp_dir();
+    let look = || {
+        let checked = check::check(palace, &scratch, Depth::Pages, &mut || ())?;
+        let mut damage = checked.findings.iter().filter(|finding| finding.severity == Severity::Damage);
+        if let Some(finding) = damage.next() {
+            return Ok(Some(format!("{} in {}", finding.code.name(), finding.subject)));
         }
-    }
+        let is_empty = Source::open(palace, &scratch, &Preparation::default())?.is_empty()?;
+        Ok::<_, chroma::Error>(is_empty.then(|| "it holds no record".to_owned()))
+    };
+    look().unwrap_or_else(|error| Some(error.to_string()))
 }
 
 /// A keep, locked for sweeping. The palace itself may be open elsewhere, since it is not touched.
