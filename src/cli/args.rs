@@ -33,7 +33,10 @@ Examples:
   palacekeeper rebuild                build the palace anew, prove it, replace it
   palacekeeper migrate --to chroma-1.5
                                       make it a palace of another version of chromadb
+  palacekeeper export --to palace.jsonl
+                                      every drawer as text; import makes a palace of it
   palacekeeper recover                finish or undo what was cut short
+  palacekeeper sweep                  what old operations keep, and the command that frees it
 
 Exit codes:
   0 done · 1 failed, the palace is as it was · 2 usage · 3 damage found
@@ -54,10 +57,38 @@ pub(super) enum Command {
     },
     /// Finish or undo what was cut short
     Recover(RecoverArgs),
+    /// Remove what ended operations kept; without a choice, only say what that would free
+    Sweep(SweepArgs),
     /// Build the palace anew from all that can be read, prove it equal, and replace it
     Rebuild(GoArgs),
-    /// Make it a palace of another version of chromadb, prove it equal, and replace it
+    /// Make it a palace of another version of chromadb, or of sqlite_exact; prove it equal, and replace it
     Migrate(MigrateArgs),
+    /// Write every drawer out as JSON Lines; changes nothing
+    Export(ExportArgs),
+    /// Make a palace of an export, in a directory that has none
+    Import(ImportArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// A new file; without it, stdout
+    #[arg(long, value_name = "FILE")]
+    pub(super) to: Option<PathBuf>,
+    /// Go ahead although some things cannot be written out; each is listed
+    #[arg(long)]
+    pub(super) accept_loss: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// The export; without it, stdin
+    #[arg(value_name = "FILE")]
+    pub(super) from: Option<PathBuf>,
+    /// The format of the new palace
+    #[arg(long, value_name = "FORMAT", default_value = "chroma-1.5")]
+    pub(super) to: Target,
+    #[command(flatten)]
+    pub(super) go: GoArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,6 +145,36 @@ pub(super) struct RecoverArgs {
     /// Show what would be done, and stop
     #[arg(long)]
     pub(super) plan: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SweepArgs {
+    #[command(flatten)]
+    pub(super) gone: GoneArgs,
+    /// Show what would go and what would stay, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(long, short, requires = "gone")]
+    pub(super) yes: bool,
+    /// Remove also the only copy of what an operation could not carry over
+    #[arg(long)]
+    pub(super) accept_loss: bool,
+}
+
+/// Which operations' folders go.
+#[derive(Debug, clap::Args)]
+#[group(id = "gone", multiple = false)]
+pub(super) struct GoneArgs {
+    /// Those of these numbers
+    #[arg(value_name = "NUMBER")]
+    pub(super) numbers: Vec<u32>,
+    /// Those of all operations that began more than so many days ago
+    #[arg(long, value_name = "DAYS")]
+    pub(super) older_than: Option<u32>,
+    /// All but those of the newest N operations
+    #[arg(long, value_name = "N")]
+    pub(super) keep: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,10 +3,12 @@
 //! Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON object.
 
 mod args;
+mod exchange;
 mod exit;
 mod findings;
 mod progress;
 mod report;
+mod sweep;
 
 pub use exit::Exit;
 
@@ -52,7 +54,10 @@ fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
         Command::Status => status(palace, report),
         Command::Log { operation } => log(palace, *operation, report),
         Command::Recover(recover_args) => recover(palace, recover_args, report),
+        Command::Sweep(sweep_args) => sweep::sweep(palace, sweep_args, report),
         Command::Rebuild(rebuild_args) => rebuild(palace, rebuild_args, report),
+        Command::Export(export_args) => exchange::export(&palace, export_args, report),
+        Command::Import(import_args) => exchange::import(&palace, import_args, report),
         Command::Migrate(migrate_args) => migrate(palace, migrate_args, report),
     }
 }
@@ -199,10 +204,15 @@ fn lock(palace: &Path, args: &GoArgs, report: &Report) -> Result<Option<Keeper>,
         return Ok(None);
     }
     let mut keeper = Keeper::lock(palace)?;
+    recover_first(&mut keeper, report)?;
+    Ok(Some(keeper))
+}
+
+fn recover_first(keeper: &mut Keeper, report: &Report) -> Result<(), Error> {
     if let Some(ended) = keeper.recover(&mut ())? {
         report.recovered_first(&ended);
     }
-    Ok(Some(keeper))
+    Ok(())
 }
 
 /// Asks where it has to, and runs what was proposed.

@@ -1,6 +1,7 @@
 //! What can stop a keeper, and what a person can do about it.
 
 use crate::ops;
+use crate::store::lines;
 use crate::{disk, engine, store::chroma};
 use std::path::PathBuf;
 
@@ -156,6 +157,38 @@ pub enum Error {
         /// What it lacks, and what is left over.
         evidence: String,
     },
+    /// The lines of an export.
+    #[error("{0}; nothing was touched")]
+    Lines(#[from] lines::Error),
+    /// What an import brought is not what was sent.
+    #[error("“{collection}” is not as it was sent: its digest differs; nothing was touched. Export it again")]
+    NotAsSent {
+        /// The collection.
+        collection: String,
+    },
+    /// An import would have to replace something.
+    #[error(
+        "{} has a store already, {database}; an import needs a directory without one. Nothing was touched",
+        palace.display()
+    )]
+    HasStore {
+        /// The palace.
+        palace: PathBuf,
+        /// Its database.
+        database: &'static str,
+    },
+    /// Somebody wrote to the palace while it was written out.
+    #[error(
+        "somebody wrote to {} while it was read, so the export lacks its last line and cannot be imported; close \
+         MemPalace, then export it again",
+        palace.join(database).display()
+    )]
+    ChangedMeanwhile {
+        /// The palace.
+        palace: PathBuf,
+        /// Its database.
+        database: &'static str,
+    },
     /// The palace has two stores.
     #[error(
         "{} holds both {} and {}, and MemPalace opens no such palace. Which of them is the palace's own, palacekeeper \
@@ -185,6 +218,20 @@ pub enum Error {
         palace: PathBuf,
         /// The format.
         format: String,
+    },
+    /// The disk failed in a sweep.
+    #[error(
+        "{source}\n{} was not wholly removed, and {swept} folders were before it; the palace was not touched. The next \
+         command that writes removes what is left under a temporary name; what is still listed is whole",
+        folder.display()
+    )]
+    HalfSwept {
+        /// The folder that was being removed.
+        folder: PathBuf,
+        /// How many folders were removed before it.
+        swept: usize,
+        /// What failed.
+        source: Box<Error>,
     },
     /// No operation of this number.
     #[error("there is no operation {number}; palacekeeper log lists them")]

@@ -3,19 +3,27 @@
 //! [`open`] is what a program calls that wants a palace in order: it recovers first, and says what it did. A
 //! [`Keeper`] holds the locks for as long as it lives; [`look`] only reads.
 
+mod account;
 mod error;
+mod exchange;
+mod hold;
 mod keep;
 mod kind;
 mod moved;
 mod neighbours;
 mod propose;
+mod sweep;
 mod transfer;
 mod view;
 
+pub use account::Account;
 pub use error::Error;
+pub use exchange::{Export, export};
+pub use hold::Hold;
 pub use kind::Kind;
 pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_migration, propose_rebuild, propose_repair};
+pub use sweep::{Candidate, Choice, Consent, Sweeper, USUAL_DAYS, USUAL_NEWEST, plan_sweep};
 pub use transfer::Target;
 pub use view::{History, OperationView, look, preview_recovery};
 
@@ -87,16 +95,18 @@ impl Keeper {
     /// Locks a palace. The keep is made where there is none.
     pub fn lock(palace: &Path) -> Result<Keeper, Error> {
         let palace = resolve(palace)?;
+        // No keep is made for what is no palace.
+        if Keep::find(&RealDisk::new(), &palace)?.is_none() && Kind::of(&palace)? != Some(Kind::Exact) {
+            chroma::find_database(&palace)?;
+        }
+        Keeper::lock_directory(palace)
+    }
+
+    fn lock_directory(palace: PathBuf) -> Result<Keeper, Error> {
         let disk = RealDisk::new();
         let keep = match Keep::find(&disk, &palace)? {
             Some(keep) => keep,
-            None => {
-                // No keep is made for what is no palace.
-                if Kind::of(&palace)? != Some(Kind::Exact) {
-                    chroma::find_database(&palace)?;
-                }
-                Keep::create(&disk, &palace)?
-            }
+            None => Keep::create(&disk, &palace)?,
         };
         let locks = neighbours::shut_out(&disk, &palace, &keep)?;
         keep.tidy(&disk)?;
@@ -162,8 +172,12 @@ impl Keeper {
         let folder = self.keep.next(&disk, proposal.title)?;
         let began_at = jiff::Timestamp::now().as_second();
         let (number, title) = (folder.number, proposal.title.to_owned());
+        let enclosures: Vec<_> = [Account::of(&proposal).enclosure()]
+            .into_iter()
+            .chain(proposal.enclosed.iter().map(|(enclosure, _)| enclosure.clone()))
+            .collect();
         let begin = Begin { number, title, began_at, plan: proposal.plan };
-        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin) {
+        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin, &enclosures) {
             Ok(operation) => self.drive(&disk, &folder, (operation, Tail::Clean), watch),
             Err(failed) if disk.stat(&folder.path)?.is_some() => Err(self.interrupted(&folder, failed)),
             Err(failed) => Err(Error::NotBegun { source: failed }),

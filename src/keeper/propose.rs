@@ -3,7 +3,7 @@
 use super::keep::Keep;
 use super::{Error, Kind, Target, look, resolve};
 use crate::disk::{Disk, RealDisk};
-use crate::engine::Plan;
+use crate::engine::{Enclosure, Plan};
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
 use crate::store::chroma::{
@@ -31,6 +31,8 @@ pub struct Proposal {
     pub bytes_needed: u64,
     /// Bytes that are free.
     pub bytes_free: u64,
+    /// A file that is born with the operation, and the directory that holds it until then.
+    pub(super) enclosed: Option<(Enclosure, tempfile::TempDir)>,
 }
 
 /// A collection in a proposal.
@@ -139,7 +141,7 @@ impl Desk<'_> {
                 let (from, mended, preparation) = (source.format(), mended.clone(), preparation.clone());
                 let (to, origin) = (to.unwrap_or(from), rebuild::Origin::Palace);
                 let order = rebuild::Order { from, to, preparation, mended, origin };
-                let planned = rebuild::plan(order, files, survey);
+                let planned = rebuild::plan(order, rebuild::Replaced::Store(files), survey);
                 Planned { losses: [planned.losses, unheld.clone()].concat(), ..planned }
             };
             self.propose(title, self.files()?, (limits, &preparation), &plan, watch)
@@ -204,7 +206,8 @@ impl Desk<'_> {
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
                 let (from, mended) = (source.format(), codes(&mended, &left));
                 let (preparation, origin) = (read.clone(), rebuild::Origin::Palace);
-                rebuild::plan(rebuild::Order { from, to: from, preparation, mended, origin }, files, survey)
+                let order = rebuild::Order { from, to: from, preparation, mended, origin };
+                rebuild::plan(order, rebuild::Replaced::Store(files), survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
         } else {
@@ -266,7 +269,8 @@ impl Desk<'_> {
         });
         let collections = collections.collect();
         let bytes_free = RealDisk::new().space(self.space)?;
-        Ok(Proposal { title, plan, restored, collections, losses, format, target, bytes_needed, bytes_free })
+        let enclosed = None;
+        Ok(Proposal { title, plan, restored, collections, losses, format, target, bytes_needed, bytes_free, enclosed })
     }
 }
 

@@ -62,7 +62,8 @@ impl Desk<'_> {
         let mut unheld = reader.take_in(&scratch.path().join(chroma::DATABASE), watch)?;
         let (records, bytes) = reader.totals()?;
         let step = Step::Exact(exact::Step::TakeIn { records, bytes });
-        let (planned, found) = self.from_intake(scratch.path(), step, (to, limits), &files, &mut unheld)?;
+        let replaced = rebuild::Replaced::Store(&files);
+        let (planned, found) = self.from_intake(scratch.path(), step, (to, limits), replaced, &mut unheld)?;
         let losses = [planned.losses, unheld].concat();
         let bytes_needed = planned.bytes_needed + 2 * bytes;
         let planned = Planned { losses, bytes_needed, ..planned };
@@ -70,12 +71,12 @@ impl Desk<'_> {
     }
 
     /// Plans a palace of what was taken in to `directory`; `step` is what takes it in again.
-    fn from_intake(
+    pub(super) fn from_intake(
         &self,
         directory: &std::path::Path,
         step: Step,
         (to, limits): (&'static Format, Limits),
-        files: &StoreFiles,
+        replaced: rebuild::Replaced,
         losses: &mut Vec<Loss>,
     ) -> Result<(Planned, Survey), Error> {
         let mut preparation = Preparation::default();
@@ -92,7 +93,7 @@ impl Desk<'_> {
         found.queue_max = 0;
         let (from, mended, origin) = (source.format(), Vec::new(), rebuild::Origin::Intake(step));
         let order = rebuild::Order { from, to, preparation, mended, origin };
-        Ok((rebuild::plan(order, files, &found), found))
+        Ok((rebuild::plan(order, replaced, &found), found))
     }
 }
 

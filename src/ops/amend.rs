@@ -39,7 +39,7 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     // Vectors are known from the counts.
     let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count();
     parts::prove(&mut steps, survey, left as u64, &mended);
-    let pivot = parts::Swap::of(files, &blueprint).commit(&mut steps);
+    let pivot = parts::Swap::of(Some(files), &blueprint).commit(&mut steps);
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
     let bytes_needed =
         backup + parts::bytes_of_indexes(survey, &blueprint) + parts::bytes_of_databases(files, &blueprint);

@@ -41,6 +41,8 @@ pub(crate) mod names {
     pub(crate) const BACKUP: &str = "backup";
     /// The new state while it is being built.
     pub(crate) const STAGING: &str = "staging";
+    /// The lines of an import.
+    pub(crate) const INPUT: &str = "input.jsonl";
     /// The records of another kind of store, to be read like a palace.
     pub(crate) const INTAKE: &str = "intake";
     /// The old state after it was replaced.

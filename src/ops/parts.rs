@@ -67,11 +67,11 @@ pub(super) struct Swap<'s> {
 
 impl<'s> Swap<'s> {
     /// The store of a blueprint takes the place of the one it was made from.
-    pub(super) fn of(files: &'s StoreFiles, blueprint: &'s Blueprint) -> Swap<'s> {
+    pub(super) fn of(files: Option<&'s StoreFiles>, blueprint: &'s Blueprint) -> Swap<'s> {
         let is_new = |new: &&chroma::NewCollection| matches!(new.route, Route::Segment | Route::Built { .. });
         let segments = blueprint.collections.iter().filter(is_new).map(|new| &*new.vector.new).collect();
-        let replaced = replaced(files, blueprint).collect();
-        Swap { database: DATABASE, segments, old: Some(files), replaced }
+        let replaced = files.into_iter().flat_map(|files| replaced(files, blueprint)).collect();
+        Swap { database: DATABASE, segments, old: files, replaced }
     }
 
     /// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
@@ -139,6 +139,13 @@ pub(super) fn bytes_of_old(files: &StoreFiles, takes_copy: bool) -> u64 {
     let database = bytes_of_database(files);
     let scratch = if takes_copy { database + database / 4 } else { 0 };
     database + scratch + SLACK_BYTES
+}
+
+/// Room for a database of records that are in none yet, twice: as it is taken in, and as it is built. Each text stands
+/// in its row, in the full-text index and in that index's copy.
+pub(super) fn bytes_of_rows(survey: &Survey) -> u64 {
+    let bytes: u64 = survey.collections.iter().map(|one| 4 * one.totals.row_bytes + one.totals.vector_bytes).sum();
+    2 * bytes + SLACK_BYTES
 }
 
 fn bytes_of_database(files: &StoreFiles) -> u64 {

@@ -27,6 +27,24 @@ pub struct Order {
     pub origin: Origin,
 }
 
+/// What the new store takes the place of.
+#[derive(Clone, Copy)]
+pub enum Replaced<'f> {
+    /// An old one.
+    Store(&'f StoreFiles),
+    /// Nothing: the palace has no store yet.
+    Nothing,
+}
+
+impl<'f> Replaced<'f> {
+    fn files(self) -> Option<&'f StoreFiles> {
+        match self {
+            Replaced::Store(files) => Some(files),
+            Replaced::Nothing => None,
+        }
+    }
+}
+
 /// Where the records come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -38,7 +56,8 @@ pub enum Origin {
 }
 
 /// Makes the plan. Two plans for the same palace differ only in the new UUIDs.
-pub fn plan(order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
+pub fn plan(order: Order, replaced: Replaced, survey: &Survey) -> Planned {
+    let files = replaced.files();
     let Order { from, to, preparation, mended, origin } = order;
     let ids = fresh_ids(survey);
     let index = |one: &Surveyed| route(from, to, &origin, files, one);
@@ -47,7 +66,8 @@ pub fn plan(order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
     let blueprint = Blueprint { format: to.name.clone(), preparation, collections };
     let row_bytes = survey.collections.iter().map(|one| one.totals.row_bytes).sum();
 
-    let mut steps = vec![parts::create_staging(), parts::backup(files, files.segments.iter())];
+    let mut steps = vec![parts::create_staging()];
+    steps.extend(files.map(|files| parts::backup(files, files.segments.iter())));
     steps.extend(parts::take_in(&origin));
     steps.push(Step::Chroma(chroma::Step::CreateStore(blueprint.clone())));
     steps.extend(survey.batches.iter().map(|batch| Step::Chroma(chroma::Step::UpsertBatch(batch.clone()))));
@@ -56,7 +76,7 @@ pub fn plan(order: Order, files: &StoreFiles, survey: &Survey) -> Planned {
     if to.deferred().next().is_some() {
         steps.push(Step::Chroma(chroma::Step::BuildIndexes { bytes: row_bytes }));
     }
-    steps.extend(copy_segments(files, &blueprint));
+    steps.extend(files.iter().flat_map(|files| copy_segments(files, &blueprint)));
     steps.extend(parts::build_indexes(survey, &blueprint));
     parts::prove(&mut steps, survey, 0, &mended);
     let pivot = parts::Swap::of(files, &blueprint).commit(&mut steps);
@@ -79,11 +99,12 @@ fn fresh_ids(survey: &Survey) -> Vec<String> {
 }
 
 /// The way the vectors of a collection take.
-fn route(from: &Format, to: &Format, origin: &Origin, files: &StoreFiles, surveyed: &Surveyed) -> Route {
+fn route(from: &Format, to: &Format, origin: &Origin, files: Option<&StoreFiles>, surveyed: &Surveyed) -> Route {
+    let segment = files.and_then(|files| files.segment(&surveyed.collection.vector));
     let why = match surveyed.unsound.first() {
         _ if *origin != Origin::Palace => "there is none yet".to_owned(),
         Some(why) => why.to_string(),
-        None if files.segment(&surveyed.collection.vector).is_none() => return Route::Unpersisted,
+        None if segment.is_none() => return Route::Unpersisted,
         None if from.rewrites_index_for(to) => format!("chromadb {} does not read one of {}", to.name, from.name),
         None => return Route::Segment,
     };
@@ -130,8 +151,10 @@ fn copied_segments<'f>(files: &'f StoreFiles, blueprint: &'f Blueprint) -> impl 
 }
 
 /// Backup and new store side by side.
-fn bytes_needed(files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> u64 {
+fn bytes_needed(files: Option<&StoreFiles>, survey: &Survey, blueprint: &Blueprint) -> u64 {
+    let indexes = parts::bytes_of_indexes(survey, blueprint);
+    let Some(files) = files else { return indexes + parts::bytes_of_rows(survey) };
     let backup: u64 = files.segments.iter().map(|entry| entry.bytes).sum();
     let copied: u64 = copied_segments(files, blueprint).map(|(entry, _)| entry.bytes).sum();
-    backup + copied + parts::bytes_of_indexes(survey, blueprint) + parts::bytes_of_databases(files, blueprint)
+    backup + copied + indexes + parts::bytes_of_databases(files, blueprint)
 }

@@ -5,14 +5,65 @@
 //! export", has the fields.
 
 use super::chroma::{Digest, Emitter, Error as StoreError, Intake, Space, normalise, of_json};
+use super::intake::{drop_taken, take_in, taken};
 use super::json as objects;
 use super::record::{Embedding, Head, Metadata, Record};
+use crate::disk::Disk;
+use crate::engine::{Observed, StepError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
+use std::path::Path;
+use std::{fmt, fs};
+
+/// One act on lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Makes a database of chromadb's of the lines in a file, to be read like any palace.
+    TakeIn {
+        /// Records in them.
+        records: u64,
+        /// Bytes of them.
+        bytes: u64,
+    },
+}
+
+impl Step {
+    /// Says where the disk stands: whether the database is in the directory `intake`.
+    pub fn observe(&self, disk: &dyn Disk, intake: &Path) -> Result<Observed, StepError> {
+        Ok(taken(disk, intake)?)
+    }
+
+    /// Reads the lines in the file `input` into a database in the directory `intake`.
+    pub fn apply(&self, disk: &dyn Disk, input: &Path, intake: &Path) -> Result<(), StepError> {
+        take_in(disk, intake, input, &mut |part| {
+            let mut database = Intake::create(part)?;
+            read(&mut io::BufReader::new(fs::File::open(input)?), &mut database, &mut || ())?;
+            Ok(database.finish()?)
+        })
+    }
+
+    /// Removes the database.
+    pub fn revert(&self, disk: &dyn Disk, intake: &Path) -> Result<(), StepError> {
+        Ok(drop_taken(disk, intake)?)
+    }
+
+    /// Bytes this step reads.
+    pub fn weight(&self) -> u64 {
+        let Step::TakeIn { bytes, .. } = self;
+        *bytes
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Step::TakeIn { records, .. } = self;
+        write!(f, "read {records} records of the export")
+    }
+}
 
 /// Version of the lines.
 const VERSION: u32 = 1;
@@ -88,13 +139,15 @@ pub struct Summary {
     pub digests: BTreeMap<String, String>,
 }
 
-/// Writes every record of a palace. `digests` are those of its collections, as a survey found them.
+/// Writes every record of a palace. `digests` are those of its collections, as a survey found them. Without the last
+/// line, and nothing is returned, where the palace has changed meanwhile.
 pub fn write(
     emitter: &Emitter,
     digests: &BTreeMap<String, Digest>,
     output: &mut dyn Write,
+    is_unchanged: &dyn Fn() -> bool,
     watch: &mut dyn FnMut(),
-) -> Result<Summary, Error> {
+) -> Result<Option<Summary>, Error> {
     let header = HeaderLine {
         palacekeeper: "export".into(),
         version: VERSION,
@@ -121,9 +174,13 @@ pub fn write(
     }
     let digests = digests.iter().map(|(name, digest)| (name.clone(), digest.to_string())).collect();
     let end = EndLine { end: records, digests };
+    if !is_unchanged() {
+        output.flush()?;
+        return Ok(None);
+    }
     put(output, &end)?;
     output.flush()?;
-    Ok(Summary { records, digests: end.digests })
+    Ok(Some(Summary { records, digests: end.digests }))
 }
 
 fn put(output: &mut dyn Write, line: &impl Serialize) -> io::Result<()> {

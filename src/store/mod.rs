@@ -2,6 +2,7 @@
 
 pub mod chroma;
 pub mod exact;
+mod intake;
 mod json;
 pub mod lines;
 pub mod record;

@@ -191,6 +191,18 @@ impl Step {
         Ok(())
     }
 
+    /// What the step leaves in the operation's folder: where, and for the thing itself, not a copy of it, what it was
+    /// when it was read.
+    pub fn keeps(&self) -> Vec<(Spot, Option<&Fingerprint>)> {
+        match self {
+            Step::Backup(copy) => copy.names.iter().map(|name| (copy.target.join(name), None)).collect(),
+            Step::LinkAside { target, expects, .. } | Step::RenameAside { target, expects, .. } => {
+                vec![(target.clone(), Some(expects))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Bytes this step writes.
     pub fn weight(&self) -> u64 {
         match self {

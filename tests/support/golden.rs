@@ -8,9 +8,10 @@ use palacekeeper::journal::frame::Header;
 use palacekeeper::journal::{Journal, Outcome, Plan, Record};
 use palacekeeper::ops::Step;
 use palacekeeper::store::chroma::{
-    self, Amendment, Batch, Blueprint, Donor, Expected, NewCollection, Pages, Preparation, QueueBatch, Renamed, Route,
-    Scope,
+    self, Amendment, Batch, Blueprint, Donor, Expected, ExpectedCollection, NewCollection, Pages, Preparation,
+    QueueBatch, Renamed, Route, Scope, Waiting,
 };
+use palacekeeper::store::{exact, lines};
 use palacekeeper::tree::{self, Copy, Fingerprint, Need, Spot};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::Path;
@@ -81,6 +82,32 @@ pub fn steps() -> Golden<Step> {
         vec![Record::Done(0), Record::Intent(1)],
     ];
     Golden { name: "steps.journal", frames, bytes: include_bytes!("../golden/steps.journal") }
+}
+
+/// What came with migrations, in an order that no operation has.
+pub fn plan_of_migrations() -> Plan<Step> {
+    let waiting = Waiting { topic: "persistent://a".into(), segment: "c".into(), after: 300 };
+    let amendments = vec![Amendment::Fit { format: "0.5.23".into() }, Amendment::Apply(vec![waiting])];
+    let expected: ExpectedCollection =
+        plain(r#"{"records":99,"vectors":98,"pending":0,"digest":[1,2,3,18446744073709551615]}"#);
+    let (records, bytes) = (99, 1 << 20);
+    let exact = [
+        exact::Step::CreateStore { preparation: Preparation { amendments, ..Preparation::default() } },
+        exact::Step::UpsertBatch(Batch { first: 1, last: 100, records, bytes }),
+        exact::Step::Verify { expected: vec![expected], bytes },
+        exact::Step::TakeIn { records, bytes },
+    ];
+    let lines = [Step::Lines(lines::Step::TakeIn { records, bytes })];
+    Plan { steps: exact.map(Step::Exact).into_iter().chain(lines).collect(), pivot: 3 }
+}
+
+/// A journal that has begun that plan.
+pub fn migrations() -> Golden<Step> {
+    let frames = vec![
+        vec![Record::Begin { title: "migrate".into(), began_at: 1_790_000_000, plan: plan_of_migrations() }],
+        vec![Record::Intent(0)],
+    ];
+    Golden { name: "migrations.journal", frames, bytes: include_bytes!("../golden/migrations.journal") }
 }
 
 /// A value that has no public constructor, from its fields.
@@ -197,7 +224,12 @@ pub fn assert_every_step_is_golden(steps: &[Step]) {
         Step::Chroma(chroma::Step::BuildIndex { .. }) => 14,
         Step::Chroma(chroma::Step::Verify(_)) => 15,
         Step::Chroma(chroma::Step::Amend { .. }) => 16,
+        Step::Exact(exact::Step::CreateStore { .. }) => 17,
+        Step::Exact(exact::Step::UpsertBatch(_)) => 18,
+        Step::Exact(exact::Step::Verify { .. }) => 19,
+        Step::Exact(exact::Step::TakeIn { .. }) => 20,
+        Step::Lines(lines::Step::TakeIn { .. }) => 21,
     };
     let places: Vec<usize> = steps.iter().map(place).collect();
-    assert_eq!(places, (0..17).collect::<Vec<_>>());
+    assert_eq!(places, (0..22).collect::<Vec<_>>());
 }

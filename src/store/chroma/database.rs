@@ -129,6 +129,12 @@ impl Source {
         self.format
     }
 
+    /// Whether there is neither a record nor a write that waits to become one.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        let query = "SELECT NOT EXISTS (SELECT 1 FROM embeddings) AND NOT EXISTS (SELECT 1 FROM embeddings_queue)";
+        self.connection.query_row(query, [], |row| row.get(0)).during(&self.database, "looking for a record")
+    }
+
     /// The address under which another connection can attach what this one reads.
     pub(super) fn uri(&self) -> String {
         uri(&self.database)

@@ -121,6 +121,11 @@ const LEVEL0: &str = "data_level0.bin";
 const LENGTHS: &str = "length.bin";
 const LINKS: &str = "link_lists.bin";
 
+/// Whether a file of this name belongs to a segment: those of hnswlib, and chromadb's pickle.
+pub fn is_segment_file(name: &std::ffi::OsStr) -> bool {
+    [HEADER, LEVEL0, LENGTHS, LINKS, "index_metadata.pickle"].iter().any(|known| name == *known)
+}
+
 /// Takes the slot of an element and its lists, one level after the other.
 type LinkReceiver<'r> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'r;
 

@@ -53,6 +53,7 @@ pub use emit::{Emitter, Given, Receiver};
 pub(crate) use error::During;
 pub use error::Error;
 pub use format::Format;
+pub use hnsw::is_segment_file;
 pub use intake::Intake;
 pub use loss::Loss;
 pub use salvage::{Salvaged, salvage};

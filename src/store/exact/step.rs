@@ -8,6 +8,7 @@ use crate::engine::Observed;
 use crate::store::chroma::{
     self, Batch, Emitter, Error, ExpectedCollection, Given, Limits, Preparation, Source, siblings, survey,
 };
+use crate::store::intake;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -68,10 +69,6 @@ impl<'d> Workshop<'d> {
         self.staging.join(DATABASE)
     }
 
-    fn taken(&self) -> PathBuf {
-        self.intake.join(chroma::DATABASE)
-    }
-
     fn read(&self) -> Result<Emitter, Error> {
         Emitter::new(Source::open(&self.palace, &self.staging, &self.preparation)?)
     }
@@ -106,14 +103,11 @@ impl<'d> Workshop<'d> {
     }
 
     fn take_in(&mut self) -> Result<()> {
-        let target = self.taken();
-        let part = target.with_extension("part");
-        disk::remove_tree(self.disk, &part)?;
-        Reader::open(&self.palace, &self.intake)?.take_in(&part, &mut || ())?;
-        self.disk.adopt(&part, &self.palace.join(DATABASE))?;
-        self.disk.sync(&part)?;
-        self.disk.rename(&part, &target)?;
-        Ok(self.disk.sync(&self.intake)?)
+        let (palace, intake) = (&self.palace, &self.intake);
+        intake::take_in(self.disk, intake, &palace.join(DATABASE), &mut |part| {
+            Reader::open(palace, intake)?.take_in(part, &mut || ())?;
+            Ok(())
+        })
     }
 
     /// Removes the new database. A part of it is never undone alone: nobody needs a store that is half there.
@@ -129,11 +123,7 @@ impl<'d> Workshop<'d> {
         let exists = |path: &Path| Ok::<_, disk::Error>(self.disk.stat(path)?.is_some());
         Ok(match step {
             Step::Verify { .. } => Observed::Before,
-            Step::TakeIn { .. } => match (exists(&self.taken())?, exists(&self.taken().with_extension("part"))?) {
-                (true, _) => Observed::After,
-                (false, true) => Observed::Partial,
-                (false, false) => Observed::Before,
-            },
+            Step::TakeIn { .. } => intake::taken(self.disk, &self.intake)?,
             _ if !exists(&self.path())? => Observed::Before,
             Step::CreateStore { .. } => match Writer::open(&self.path()) {
                 Ok(database) if database.is_made() => Observed::After,
@@ -211,12 +201,7 @@ impl Step {
     /// Undoes the step.
     pub fn revert(&self, workshop: &mut Workshop) -> Result<()> {
         match self {
-            Step::TakeIn { .. } => {
-                let target = workshop.taken();
-                disk::remove_tree(workshop.disk, &target.with_extension("part"))?;
-                disk::remove_tree(workshop.disk, &target)?;
-                Ok(workshop.disk.sync(&workshop.intake)?)
-            }
+            Step::TakeIn { .. } => Ok(intake::drop_taken(workshop.disk, &workshop.intake)?),
             _ => Ok(workshop.discard()?),
         }
     }
