@@ -193,6 +193,34 @@ fn question_writes_something() {
     arena.run(&["sweep", "--keep", "2", "--yes"]).expect(0).says("No operations on record.");
 }
 
+/// Without a choice the usual one is printed, as a command that can be run; nothing is removed.
+#[test]
+fn usual_choice_takes_what_is_young_or_new() {
+    let arena = rebuilt(4);
+    arena.run(&["sweep"]).expect(0).says("nothing else can go");
+    for number in [1, 3, 4] {
+        age(&arena.keep().join(format!("000{number}-rebuild/journal")), 31 * 24 * 60 * 60);
+    }
+    arena.run(&["sweep"]).expect(0).says("run palacekeeper sweep 1");
+    let plan = arena.run(&["sweep", "--json"]).expect(0).json();
+    assert_eq!(plan["suggestion"], "palacekeeper sweep 1", "2 is too young, 3 and 4 are too new: {plan}");
+    assert_eq!(plan["removed"], false, "{plan}");
+    arena.run(&["sweep", "--older-than", "30", "--yes"]).expect(0).says("3 of 4 folders removed");
+    assert!(arena.keep().join("0002-rebuild").is_dir(), "it is younger");
+}
+
+/// Makes an operation begin so many seconds earlier.
+fn age(journal: &Path, seconds: i64) {
+    use palacekeeper::disk::{Disk, RealDisk};
+    use palacekeeper::journal::{Contents, Journal, Record, read};
+    let disk = RealDisk::new();
+    let Contents { header, mut records, .. } = read::<palacekeeper::ops::Step>(&disk, journal).expect("a journal");
+    let Some(Record::Begin { began_at, .. }) = records.first_mut() else { panic!("a journal starts with Begin") };
+    *began_at -= seconds;
+    disk.remove(journal).expect("it was there");
+    drop(Journal::create(&disk, journal, header, &records).expect("a journal"));
+}
+
 trait ButForLocks {
     fn assert_equals_but_for_locks(&self, now: &Tree);
 }

@@ -57,7 +57,8 @@ pub(super) enum Command {
     },
     /// Finish or undo what was cut short
     Recover(RecoverArgs),
-    /// Remove what ended operations kept; without a choice, only say what that would free
+    /// Remove what ended operations kept, never the only copy of anything. Without a choice nothing is removed: the
+    /// command is printed that keeps the newest 2 and everything younger than 30 days
     Sweep(SweepArgs),
     /// Build the palace anew from all that can be read, prove it equal, and replace it
     Rebuild(GoArgs),

@@ -13,8 +13,8 @@ struct Told<'t> {
     candidates: &'t [Candidate],
     /// What became of the folders, or would.
     tense: Tense,
-    /// The command that would make the usual choice.
-    suggestion: Option<String>,
+    /// The command that makes the usual choice, if anything would go, where no other choice was made.
+    suggestion: Option<Option<String>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) fn sweep(palace: PathBuf, args: &SweepArgs, report: &Report) -> Resul
     let (choice, consent) = (choice(&args.gone), consent(args));
     if args.plan || choice == Choice::Usual {
         let candidates = keeper::plan_sweep(&palace, &choice, consent)?;
-        let suggestion = if choice == Choice::Usual { suggestion(&candidates) } else { None };
+        let suggestion = (choice == Choice::Usual).then(|| suggestion(&candidates));
         Told { candidates: &candidates, tense: Tense::Would, suggestion }.tell(report);
         return Ok(exit(&choice, &candidates));
     }
@@ -105,12 +105,13 @@ impl Told<'_> {
         let goes = self.candidates.iter().filter(|one| one.goes()).count();
         let what = if self.tense == Tense::Did { "removed" } else { "would be removed" };
         lines.push(format!("{goes} of {} folders {what}: {}", self.candidates.len(), HumanBytes(self.bytes())));
-        if let Some(command) = &self.suggestion {
-            lines.push(format!(
-                "Nothing was removed. To keep the newest {USUAL_NEWEST} and everything younger than {USUAL_DAYS} days, \
-                 run: {command}"
-            ));
-        }
+        lines.extend(self.suggestion.as_ref().map(|command| {
+            format!(
+                "Nothing was removed. The newest {USUAL_NEWEST} and everything younger than {USUAL_DAYS} days are \
+                 usually kept: {}",
+                command.as_ref().map_or("nothing else can go".into(), |command| format!("to do that, run {command}"))
+            )
+        }));
         lines
     }
 
