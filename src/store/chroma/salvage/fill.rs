@@ -1,10 +1,14 @@
 //! Fills the gaps that damaged pages left: from indexes, the full-text copy of the documents, and the queue.
 
+use super::free;
 use crate::store::chroma::Loss;
 use crate::store::chroma::format::Format;
 use crate::store::chroma::text::Text;
 use rusqlite::{Connection, Row};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How long each document is, in tokens of the full-text index.
+pub(super) const SIZES: &str = "embedding_fulltext_search_docsize";
 
 macro_rules! value {
     ($kind:literal) => {
@@ -43,6 +47,7 @@ pub(super) fn note(index: &str) -> Option<&'static str> {
             "INSERT INTO temp.known_collection (name, database, row) VALUES (?1, ?2, ?3)
              ON CONFLICT (row) DO UPDATE SET name = excluded.name, database = excluded.database"
         }
+        SIZES => "INSERT OR IGNORE INTO temp.known_size (id, size) VALUES (?1, ?2)",
         _ => return None,
     })
 }
@@ -61,6 +66,7 @@ pub(super) fn forget(connection: &Connection, rowid: i64, format: &Format) -> ru
 pub(super) fn gaps(
     connection: &Connection,
     incomplete: &BTreeMap<String, Vec<u32>>,
+    trusted: &BTreeSet<String>,
     format: &Format,
 ) -> rusqlite::Result<Vec<(String, u64)>> {
     let mut restored = Vec::new();
@@ -87,6 +93,17 @@ pub(super) fn gaps(
     }
     if incomplete.contains_key("embedding_metadata_array") && format.has_arrays() {
         fill("elements of arrays from the indexes over them", &values("embedding_metadata_array", "array"))?;
+    }
+    // Last, so that nothing above is filled with what may be older than it has to be.
+    if incomplete.contains_key("embeddings") {
+        fill(
+            "numbers and times of records from free pages, which may be older than those lost",
+            &free::numbers(format),
+        )?;
+    }
+    if incomplete.contains_key("embedding_metadata") {
+        connection.execute_batch(free::MEASURE)?;
+        fill("values from free pages, which may be older than those lost", &free::values(trusted))?;
     }
     Ok(restored)
 }
@@ -141,9 +158,8 @@ fn documents(row: &str, join: &str) -> String {
 
 /// Values that existed and are still missing, from the last write that has them and that the record has seen. Where
 /// the queue has gaps, a later write may be gone: then only the last write of all is believed. Sequence numbers are
-/// compared as sixteen digits, because older versions store them as eight bytes.
+/// compared as digits.
 fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
-    let digits = |of: &str| format!("CASE typeof({of}) WHEN 'integer' THEN printf('%016X', {of}) ELSE hex({of}) END");
     let own = digits("e.seq_id");
     let seen = match incomplete.contains_key("embeddings_queue") {
         true => format!("= {own}"),
@@ -170,6 +186,11 @@ fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
              (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)
          ORDER BY q.seq_id DESC"
     )
+}
+
+/// A sequence number as sixteen digits, because older versions store it as eight bytes.
+pub(super) fn digits(of: &str) -> String {
+    format!("CASE typeof({of}) WHEN 'integer' THEN printf('%016X', {of}) ELSE hex({of}) END")
 }
 
 /// Records of which rows may be missing: those without a document or without anything else, and

@@ -2,11 +2,12 @@
 //!
 //! Rows are taken in the order in which they can be trusted: from the trees that the schema names; from pages that
 //! belong to no tree any more, told by the shape of their rows; and where an index proves that something existed,
-//! from the indexes, the full-text copy of the documents, and the queue. What existed and is nowhere is listed. The
-//! damaged file is only read, and the same bytes give the same database.
+//! from the indexes, the full-text copy of the documents, the queue, and at last from free pages. What existed and is
+//! nowhere is listed. The damaged file is only read, and the same bytes give the same database.
 
 mod detect;
 mod fill;
+mod free;
 mod orphans;
 mod shape;
 mod target;
@@ -61,8 +62,13 @@ pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
         unread: BTreeSet::new(),
     };
     salvager.read_trees(&mut target).map_err(failed)?;
-    free_pages(&database, &mut salvager.visited).map_err(failed)?;
+    let mut freed = Visited::none(&database);
+    free_pages(&database, &mut salvager.visited, &mut |page| {
+        freed.take(page);
+    })
+    .map_err(failed)?;
     orphans::read(&mut salvager, &mut target).map_err(failed)?;
+    free::read(&salvager, &freed, &mut target).map_err(failed)?;
     if target.is_empty() {
         return Err(Error::NotADatabase(original.to_owned()));
     }
@@ -100,7 +106,9 @@ impl Salvager<'_> {
         }
         let objects = self.objects;
         for object in objects.iter().filter(|object| object.root > 0) {
-            if !self.shapes.has(&object.name) {
+            if object.name == fill::SIZES {
+                self.read_sizes(object, target)?;
+            } else if !self.shapes.has(&object.name) {
                 self.read_index(object, target)?;
             }
         }
@@ -153,6 +161,18 @@ impl Salvager<'_> {
             target.trust(&object.name);
         }
         Ok(())
+    }
+
+    /// Reads how long each document is, in the words of the full-text index.
+    fn read_sizes(&mut self, object: &Object, target: &mut Target) -> io::Result<()> {
+        let is_wanted = self.incomplete.contains_key("embedding_metadata");
+        let mut tree = Tree::new(self.database, &mut self.visited);
+        tree.walk(object.root, &mut |entry| {
+            let payload = entry.payload.ok().filter(|_| is_wanted);
+            if let Some([_, size]) = payload.and_then(|payload| decode(&payload)).as_deref() {
+                target.know(&object.name, &[Value::Integer(entry.rowid), size.clone()]);
+            }
+        })
     }
 }
 

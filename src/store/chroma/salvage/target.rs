@@ -1,6 +1,8 @@
 //! The sound database, while it is filled.
 
 use super::fill;
+use super::free;
+use super::free::Offer;
 use super::shape::{CONTENT, Shape};
 use super::{Place, Salvaged, bound};
 use crate::store::chroma::database::prepare;
@@ -17,6 +19,7 @@ const KNOWN: &str = "
     CREATE TEMP TABLE known_record (row INTEGER PRIMARY KEY, segment TEXT, id TEXT);
     CREATE TEMP TABLE known_key (kind TEXT, row INTEGER, id INTEGER, key TEXT, PRIMARY KEY (kind, row)) WITHOUT ROWID;
     CREATE TEMP TABLE known_value (kind TEXT, row INTEGER, value, PRIMARY KEY (kind, row)) WITHOUT ROWID;
+    CREATE TEMP TABLE known_size (id INTEGER PRIMARY KEY, size);
     CREATE TEMP TABLE known_collection (row INTEGER PRIMARY KEY, id TEXT, name TEXT, database TEXT);
     CREATE TEMP TABLE content (id INTEGER PRIMARY KEY, c0);";
 
@@ -41,7 +44,8 @@ impl Target {
             prepare(&connection)?;
             connection.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN;")?;
             format.immediate().try_for_each(|statement| connection.execute_batch(statement))?;
-            connection.execute_batch(KNOWN)
+            connection.execute_batch(KNOWN)?;
+            connection.execute_batch(free::TABLES)
         };
         make().during(path, "making a sound copy")?;
         let (path, losses, older) = (path.to_owned(), Vec::new(), Vec::new());
@@ -154,6 +158,23 @@ impl Target {
         }
     }
 
+    /// Takes note of a row on a free page, if it is proved that there was such a row and it is missing.
+    pub(super) fn offer(&mut self, offer: &Offer, page: u32, rowid: i64, values: &[Value]) {
+        let offered = || {
+            let mut insert = self.connection.prepare_cached(offer.sql)?;
+            insert.raw_bind_parameter(1, rowid)?;
+            insert.raw_bind_parameter(2, page)?;
+            let values = values.iter().chain(std::iter::repeat(&Value::Null));
+            for (place, value) in (3..=insert.parameter_count()).zip(values.skip(offer.skipped)) {
+                insert.raw_bind_parameter(place, bound(value))?;
+            }
+            insert.raw_execute()
+        };
+        if let Err(error) = offered() {
+            self.failed.get_or_insert(error);
+        }
+    }
+
     /// Takes note that an index was read to its end: what it does not name did not exist.
     pub(super) fn trust(&mut self, index: &str) {
         self.trusted.insert(index.to_owned());
@@ -193,7 +214,7 @@ impl Target {
             for rowid in &self.older {
                 fill::forget(&self.connection, *rowid, format)?;
             }
-            let restored = fill::gaps(&self.connection, incomplete, format)?;
+            let restored = fill::gaps(&self.connection, incomplete, &self.trusted, format)?;
             let losses = fill::losses(&self.connection, incomplete, &self.trusted, format)?;
             self.connection.execute_batch("DELETE FROM main.migrations")?;
             staging::write_migrations(&self.connection, format)?;
