@@ -4,7 +4,7 @@ use super::findings;
 use crate::engine::{Direction, Mark, Outcome, Verdict};
 use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal};
 use crate::store::chroma::check::Finding;
-use crate::store::chroma::{Loss, Route};
+use crate::store::chroma::{Finds, Found, LISTED_MAX, Loss, Route};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::fmt::Display;
@@ -39,12 +39,20 @@ pub(super) struct Mended {
 }
 
 /// What became of what was there.
-#[derive(Default)]
 pub(super) struct Carried<'c> {
     /// What could not be carried over.
     pub(super) losses: &'c [Loss],
     /// What was found elsewhere than where it should have been.
     pub(super) restored: &'c [(String, u64)],
+    /// Rows and values among these.
+    pub(super) finds: &'c Finds,
+}
+
+impl Carried<'_> {
+    pub(super) fn nothing() -> Self {
+        const NONE: &Finds = &Finds { listed: Vec::new(), more: 0 };
+        Carried { losses: &[], restored: &[], finds: NONE }
+    }
 }
 
 /// A person reads this many lines of a list; a program gets all of it.
@@ -164,7 +172,7 @@ impl Report {
         let text = || {
             let mut lines = vec![ended_text(ended)];
             lines.extend(about.into_iter().flat_map(Mended::lines));
-            lines.extend(restored_lines(carried.restored));
+            lines.extend(restored_lines(carried.restored, carried.finds));
             lines.extend(loss_lines(carried.losses));
             lines.join("\n")
         };
@@ -179,6 +187,8 @@ impl Report {
                 "mended": about.map(|about| findings::codes(&about.mended)).unwrap_or_default(),
                 "left": about.map(|about| findings::codes(&about.left)).unwrap_or_default(),
                 "restored": restored_json(carried.restored),
+                "found": found_json(carried.finds),
+                "found_more": carried.finds.more,
                 "losses": carried.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
             })
         });
@@ -188,7 +198,7 @@ impl Report {
         let text = || {
             let mut lines = proposal_lines(proposal);
             lines.extend(proposal.plan.steps.iter().zip(1..).map(|(step, number)| format!("{number:>4}  {step}")));
-            lines.extend(restored_lines(&proposal.restored));
+            lines.extend(restored_lines(&proposal.restored, &proposal.finds));
             lines.extend(loss_lines(&proposal.losses));
             lines.join("\n")
         };
@@ -258,8 +268,29 @@ fn route_text(route: &Route) -> String {
     }
 }
 
-fn restored_lines(restored: &[(String, u64)]) -> impl Iterator<Item = String> {
-    restored.iter().map(|(what, count)| format!("restored: {count} {what}"))
+fn restored_lines(restored: &[(String, u64)], finds: &Finds) -> Vec<String> {
+    let mut lines: Vec<_> = restored.iter().map(|(what, count)| format!("restored: {count} {what}")).collect();
+    lines.extend(finds.listed.iter().take(LINES_MAX).map(|found| format!("  {found}")));
+    let more = finds.listed.len().saturating_sub(LINES_MAX) as u64 + finds.more;
+    if more > 0 {
+        lines.push(format!("  … and {more} more; --json lists up to {LISTED_MAX}"));
+    }
+    lines
+}
+
+/// Rows and values that were found elsewhere than where they should have been, each with its source.
+fn found_json(finds: &Finds) -> Vec<Value> {
+    let one = |found: &Found| {
+        json!({
+            "table": found.table,
+            "row": found.row,
+            "collection": found.collection,
+            "id": found.id,
+            "key": found.key,
+            "source": found.source.to_string(),
+        })
+    };
+    finds.listed.iter().map(one).collect()
 }
 
 fn restored_json(restored: &[(String, u64)]) -> Vec<Value> {
@@ -289,6 +320,8 @@ pub(super) fn proposal_json(proposal: &Proposal) -> Value {
         "bytes_needed": proposal.bytes_needed,
         "bytes_free": proposal.bytes_free,
         "restored": restored_json(&proposal.restored),
+        "found": found_json(&proposal.finds),
+        "found_more": proposal.finds.more,
         "losses": proposal.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
     })
 }

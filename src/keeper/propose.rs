@@ -6,7 +6,9 @@ use crate::disk::{Disk, RealDisk};
 use crate::engine::Plan;
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
-use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
+use crate::store::chroma::{
+    self, Amendment, Finds, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
+};
 use std::path::Path;
 
 /// What would be done.
@@ -19,6 +21,8 @@ pub struct Proposal {
     pub losses: Vec<Loss>,
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub restored: Vec<(String, u64)>,
+    /// Rows and values among these, one by one.
+    pub finds: Finds,
     /// The collections, with their counts.
     pub collections: Vec<ProposedCollection>,
     /// chromadb's format, kept.
@@ -192,6 +196,7 @@ impl Desk<'_> {
             title,
             plan,
             restored: source.restored().chain(restored(&survey)).collect(),
+            finds: source.finds().clone(),
             collections: collections.collect(),
             losses,
             format: source.format().name.clone(),

@@ -43,7 +43,7 @@ pub use digest::Digest;
 pub use error::Error;
 pub use format::Format;
 pub use loss::Loss;
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{Finds, Found, FoundIn, LISTED_MAX, Salvaged, salvage};
 pub use spare::copies;
 pub use step::{Step, Workshop};
 pub use survey::{Batch, Flaw, Limits, QueueBatch, Survey, Surveyed, Totals, survey};

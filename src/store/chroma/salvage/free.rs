@@ -7,6 +7,7 @@
 
 use super::Salvager;
 use super::fill::digits;
+use super::found::{FREE_PAGE, INSERT, Place, UPDATE};
 use super::shape::CONTENT;
 use super::target::Target;
 use crate::store::chroma::format::Format;
@@ -96,6 +97,20 @@ fn read_page(salvager: &Salvager, freed: &Visited, page: &Page, target: &mut Tar
     }
     Ok(())
 }
+
+/// Where the two below find what they fill gaps with.
+pub(super) const NUMBER: Place = Place {
+    rank: FREE_PAGE,
+    event: UPDATE,
+    table: "embeddings",
+    source: "(SELECT min(page) FROM free_record f WHERE f.row = new.id)",
+};
+pub(super) const FOUND: Place = Place {
+    rank: FREE_PAGE,
+    event: INSERT,
+    table: "embedding_metadata",
+    source: "(SELECT min(page) FROM free_value c WHERE c.id = new.id AND c.key = new.key)",
+};
 
 /// Gives records of which only their index knew the number and the time of their row, where this is no number of a
 /// write that their segment has not seen.

@@ -7,6 +7,7 @@
 
 mod detect;
 mod fill;
+mod found;
 mod free;
 mod orphans;
 mod shape;
@@ -18,6 +19,7 @@ use super::format::Format;
 use super::{Loss, file};
 use crate::store::sqlite::{Database, Object, Tree, Value, Visited, decode, free_pages, objects};
 use detect::Schema;
+pub use found::{Finds, Found, FoundIn, LISTED_MAX};
 use shape::Shapes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -31,13 +33,16 @@ pub struct Salvaged {
     pub losses: Vec<Loss>,
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub restored: BTreeMap<String, u64>,
+    /// The same, one by one.
+    pub finds: Finds,
 }
 
 /// Where a row was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Tree,
-    Orphan,
+    /// A page that nothing leads to.
+    Orphan(u32),
 }
 
 /// Makes the sound database in `path`, a new file. A journal beside the damaged one is not looked at, and the full-text

@@ -1,6 +1,7 @@
 //! The sound database, while it is filled.
 
 use super::fill;
+use super::found;
 use super::free;
 use super::free::Offer;
 use super::shape::{CONTENT, Shape};
@@ -45,6 +46,7 @@ impl Target {
             connection.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN;")?;
             format.immediate().try_for_each(|statement| connection.execute_batch(statement))?;
             connection.execute_batch(KNOWN)?;
+            connection.execute_batch(found::TABLES)?;
             connection.execute_batch(free::TABLES)
         };
         make().during(path, "making a sound copy")?;
@@ -64,13 +66,16 @@ impl Target {
             self.insert(shape, rowid, values)
         };
         let is_taken = matches!(put, Ok(true));
-        match put {
-            Ok(true) if place == Place::Orphan && shape.name != CONTENT => {
+        let noted = put.and_then(|is_taken| match place {
+            Place::Orphan(page) if is_taken && fill::is_of_value(&shape.name) => {
                 let source = format!("rows of {} from pages that nothing led to", shape.name);
                 *self.restored.entry(source).or_default() += 1;
+                found::note(&self.connection, &shape.name, rowid, page)
             }
-            Ok(_) => {}
-            Err(error) => drop(self.failed.get_or_insert(error)),
+            _ => Ok(()),
+        });
+        if let Err(error) = noted {
+            self.failed.get_or_insert(error);
         }
         is_taken
     }
@@ -216,16 +221,17 @@ impl Target {
             }
             let restored = fill::gaps(&self.connection, incomplete, &self.trusted, format)?;
             let losses = fill::losses(&self.connection, incomplete, &self.trusted, format)?;
+            let finds = found::list(&self.connection)?;
             self.connection.execute_batch("DELETE FROM main.migrations")?;
             staging::write_migrations(&self.connection, format)?;
             staging::write_fixed_rows(&self.connection, format)?;
             self.connection.execute_batch("COMMIT")?;
-            Ok((restored, losses))
+            Ok((restored, losses, finds))
         };
         let finished: rusqlite::Result<_> = finish();
-        let (restored, losses) = finished.during(&path, "filling a sound copy")?;
+        let (restored, losses, finds) = finished.during(&path, "filling a sound copy")?;
         self.restored.extend(restored);
         self.losses.extend(losses);
-        Ok(Salvaged { losses: self.losses, restored: self.restored })
+        Ok(Salvaged { losses: self.losses, restored: self.restored, finds })
     }
 }

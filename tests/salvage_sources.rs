@@ -1,12 +1,12 @@
-//! Rows that are lost, and stand on a free page as well: they come back where it is proved that they were there, and
-//! nothing else of such a page does.
+//! Rows that are lost in their own place and stand elsewhere: of each it is said where it was. From a free page they
+//! come back where it is proved that they were there, and nothing else of such a page does.
 
 mod support;
 
-use palacekeeper::store::chroma::{Loss, Salvaged, salvage};
+use palacekeeper::store::chroma::{Found, FoundIn, LISTED_MAX, Loss, Salvaged, salvage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use support::palace::{Arena, Rows, VERSIONS, no_spawning, sql};
+use support::palace::{Arena, Rows, VERSIONS, no_spawning, open_copy, sql};
 
 const PAGE_BYTES: usize = 4096;
 const NOTE: &str = "from free pages, which may be older than those lost";
@@ -69,8 +69,7 @@ impl Bench {
 
     /// The leaf of a table with most rows on it.
     fn leaf(&self, table: &str) -> u32 {
-        let count = |page: u32| u16::from_be_bytes(self.page(page)[3..5].try_into().expect("two bytes"));
-        self.leaves(table).into_iter().max_by_key(|page| count(*page)).expect("a leaf")
+        self.leaves(table).into_iter().max_by_key(|page| rows_on(&self.page(*page))).expect("a leaf")
     }
 
     fn zero(&mut self, page: u32) {
@@ -101,8 +100,36 @@ impl Bench {
         let salvaged = salvage(&damaged, &target).expect("something of a palace");
         before.judge(&Rows::of(&target), &self.damaged, &salvaged.losses, 0);
         assert_sound(&target);
+        let counted: u64 = salvaged.restored.values().sum();
+        assert_eq!(salvaged.finds.listed.len() as u64 + salvaged.finds.more, counted, "{:?}", salvaged.restored);
+        self.assert_named(&salvaged.finds.listed);
         salvaged
     }
+
+    /// There is a record, or a value, of each name that is given.
+    fn assert_named(&self, listed: &[Found]) {
+        let (_scratch, connection) = open_copy(&self.arena.palace());
+        for found in listed.iter().filter(|found| found.table.starts_with("embedding") && found.id.is_some()) {
+            let sql = "SELECT count(DISTINCT e.id) FROM embeddings e LEFT JOIN embedding_metadata m ON m.id = e.id
+                       LEFT JOIN segments s ON s.id = e.segment_id LEFT JOIN collections c ON c.id = s.collection
+                       WHERE CAST(e.embedding_id AS TEXT) = ?1 AND c.name IS ?2 AND (?3 IS NULL OR m.key = ?3)";
+            let name = (&found.id, &found.collection, &found.key);
+            assert_eq!(connection.query_row(sql, name, |row| row.get(0)), Ok(1), "{found}");
+        }
+        let is_named = |found: &Found| found.id.is_some() && found.key.is_some() == (found.table != "embeddings");
+        let named = ["embeddings", "embedding_metadata"];
+        let nameless = listed.iter().find(|found| named.contains(&found.table.as_str()) && !is_named(found));
+        assert_eq!(nameless, None, "it is known what it is called");
+    }
+}
+
+fn rows_on(leaf: &[u8]) -> usize {
+    usize::from(u16::from_be_bytes([leaf[3], leaf[4]]))
+}
+
+/// What was found in one place.
+fn from<'s>(salvaged: &'s Salvaged, source: &FoundIn) -> Vec<&'s Found> {
+    salvaged.finds.listed.iter().filter(|found| found.source == *source).collect()
 }
 
 fn assert_sound(path: &Path) {
@@ -140,6 +167,7 @@ fn lost_value_is_given_up_though_it_stands_on_a_free_page() {
         bench.put(free, &image);
         let with = bench.salvage();
         assert_eq!((lost(&with).len(), taken(&with, "values")), (0, count as u64), "{version}");
+        assert_eq!(from(&with, &FoundIn::FreePage(free)).len(), count, "{version}: {:?}", with.finds);
     }
 }
 
@@ -153,8 +181,15 @@ fn lost_number_of_a_record_is_given_up_though_it_stands_on_a_free_page() {
         bench.zero(leaf);
         assert_eq!(taken(&bench.salvage(), "numbers"), 0, "{version}");
         bench.put(free, &image);
-        let rows = u64::from(u16::from_be_bytes([image[3], image[4]]));
-        assert_eq!(taken(&bench.salvage(), "numbers"), rows, "{version}: rows of the page");
+        let rows = rows_on(&image);
+        let salvaged = bench.salvage();
+        assert_eq!(taken(&salvaged, "numbers"), rows as u64, "{version}: rows of the page");
+        let index = FoundIn::Index("sqlite_autoindex_embeddings_1".into());
+        assert_eq!(
+            [index, FoundIn::FreePage(free)].map(|source| from(&salvaged, &source).len()),
+            [rows; 2],
+            "{version}"
+        );
         // A number that its segment has not seen yet cannot be its own.
         let mut bench = bench.changed("UPDATE max_seq_id SET seq_id = iif(typeof(seq_id) = 'blob', zeroblob(8), 0);");
         bench.zero(leaf);
@@ -276,4 +311,103 @@ fn value_of_a_record_comes_back_under_another() {
         let none = bench.salvage();
         assert_eq!((taken(&none, "values"), lost(&none).len() as u64), (0, all), "{version}");
     }
+}
+
+/// Below a damaged root: every row is from the leaf that it is on.
+#[test]
+fn row_of_a_lost_leaf_is_said_to_be_from_another_page() {
+    for version in VERSIONS {
+        let mut bench = Bench::new(version);
+        let leaves = bench.leaves("embedding_metadata");
+        let counts: Vec<_> = leaves.iter().map(|page| rows_on(&bench.page(*page))).collect();
+        let is_root = |page: &u32| bench.owners[page] == "embedding_metadata" && bench.page(*page)[0] == 5;
+        let roots: Vec<_> = bench.owners.keys().copied().filter(is_root).collect();
+        assert!(!roots.is_empty(), "{version}: a tree of one page");
+        roots.into_iter().for_each(|page| bench.zero(page));
+        let salvaged = bench.salvage();
+        let found = leaves.iter().map(|page| from(&salvaged, &FoundIn::Page(*page)).len()).collect::<Vec<_>>();
+        assert_eq!(found, counts, "{version}");
+        assert_eq!(salvaged.finds.listed.len(), counts.iter().sum::<usize>(), "{version}: nothing else was damaged");
+    }
+}
+
+/// A value is from the index over values of its type, a document from the full-text copy, and what the queue still has
+/// from the write that had it last.
+#[test]
+fn value_is_said_to_be_from_another_place() {
+    for version in VERSIONS {
+        let mut bench = Bench::of(Arena::new(version));
+        let leaf = bench.leaf("embedding_metadata");
+        bench.zero(leaf);
+        let salvaged = bench.salvage();
+        let index = |kind: &str| from(&salvaged, &FoundIn::Index(format!("embedding_metadata_{kind}_value"))).len();
+        let [texts, integers] = ["string", "int"].map(index);
+        assert_eq!((texts > 5, integers > 5), (version != "0.4.24", version != "0.4.24"), "{version}: {texts} texts");
+        bench.zero_all(&COPIES[..3]);
+        let salvaged = bench.salvage();
+        let documents = from(&salvaged, &FoundIn::FullText);
+        assert!(documents.len() > 5, "{version}");
+        assert!(documents.iter().all(|found| found.key.as_deref() == Some("chroma:document")), "{version}");
+        let (_scratch, connection) = open_copy(&bench.arena.palace());
+        let mut writes = 0;
+        for found in &salvaged.finds.listed {
+            let FoundIn::Write(sequence) = found.source else { continue };
+            let sql = "SELECT max(seq_id) FROM embeddings_queue q, json_each(q.metadata) j
+                       WHERE q.id = ?1 AND j.key = ?2 AND seq_id <= ?3";
+            let last = connection.query_row(sql, (&found.id, &found.key, sequence), |row| row.get(0));
+            assert_eq!(last, Ok(sequence), "{version}: {found}");
+            writes += 1;
+        }
+        assert!(writes > 5, "{version}: {:?}", salvaged.restored);
+    }
+}
+
+/// However many there are, so many are listed and the rest is counted.
+#[test]
+fn list_of_what_was_found_grows_with_the_palace() {
+    let rows = "WITH RECURSIVE more (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM more WHERE n < 12000)
+         INSERT INTO embeddings_queue (operation, topic, id) SELECT 3, 'persistent://default/default/x', n FROM more;";
+    let mut bench = Bench::new("1.5.9").changed(rows);
+    let is_root = |page: &u32| bench.owners[page] == "embeddings_queue" && bench.page(*page)[0] == 5;
+    let roots: Vec<_> = bench.owners.keys().copied().filter(is_root).collect();
+    roots.into_iter().for_each(|page| bench.zero(page));
+    let salvaged = bench.salvage();
+    assert_eq!((salvaged.finds.listed.len(), salvaged.finds.more), (LISTED_MAX, 12_000 - LISTED_MAX as u64));
+}
+
+/// A program gets all of it, from a plan as from what was done; a person gets examples.
+#[test]
+fn source_of_a_value_is_not_told() {
+    let mut bench = Bench::new("1.5.9");
+    let (leaf, free) = (bench.leaf("embedding_metadata"), bench.free()[1]);
+    let image = bench.page(leaf);
+    bench.zero(leaf);
+    bench.zero_all(&COPIES);
+    bench.put(free, &image);
+    let listed = bench.salvage().finds.listed;
+    std::fs::write(bench.arena.database(), &bench.bytes).expect("a damaged palace");
+    let told = |report: &serde_json::Value| {
+        let report = report.get("proposal").unwrap_or(report);
+        assert_eq!(report["found_more"], 0);
+        let found = report["found"].as_array().expect("a list").iter();
+        let text = |one: &serde_json::Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+        found.map(|one| ["key", "id", "collection", "source"].map(|name| text(one, name))).collect::<Vec<_>>()
+    };
+    let wanted: Vec<_> = listed
+        .iter()
+        .map(|one| [&one.key, &one.id, &one.collection].map(|part| part.clone().unwrap_or_default()))
+        .map(|[key, id, collection]| [key, id, collection, format!("free page {free}")])
+        .collect();
+    // What is lost here are vectors that only the queue had.
+    let commands: [(&[&str], _); 3] = [
+        (&["repair", "--plan", "--json"], 3),
+        (&["rebuild", "--plan", "--json"], 3),
+        (&["repair", "--yes", "--json", "--accept-loss"], 0),
+    ];
+    for (command, code) in commands {
+        assert_eq!(told(&bench.arena.fork().run(command).expect(code).json()), wanted, "{command:?}");
+    }
+    let run = bench.arena.run(&["rebuild", "--plan"]).expect(3);
+    assert_eq!(run.stdout.matches(&format!(": from free page {free}\n")).count(), 20, "{}", run.stdout);
+    run.says(&format!("… and {} more; --json lists up to {LISTED_MAX}", wanted.len() - 20));
 }
