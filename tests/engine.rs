@@ -3,7 +3,7 @@
 mod support;
 
 use palacekeeper::disk::{Disk, remove_tree};
-use palacekeeper::engine::{Begin, Enclosure, Error, Mark, Operation, Outcome, Watch};
+use palacekeeper::engine::{Begin, Contents, Enclosure, Error, Mark, Operation, Outcome, Watch};
 use palacekeeper::journal::Tail;
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -156,7 +156,8 @@ fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
 fn crash_parts_an_operation_from_what_is_enclosed() {
     let disk = Furnish.disk().with_history();
     let plan = Furnish.plan(&disk);
-    let enclosure = Enclosure { name: "report.json", bytes: b"what was lost".to_vec() };
+    let bytes = b"what was lost".to_vec();
+    let enclosure = Enclosure { name: "report.json", contents: Contents::Bytes(bytes.clone()) };
     let begin = Begin { number: 1, title: "test".into(), began_at: 0, plan };
     let begun = Operation::begin(&disk, Path::new(FOLDER), Path::new(UNBORN), begin, std::slice::from_ref(&enclosure));
     drop(begun.expect("nothing disturbs it"));
@@ -166,7 +167,7 @@ fn crash_parts_an_operation_from_what_is_enclosed() {
     for image in images.map(|disk| disk.image("/keep")) {
         match image.contains_key(Path::new(FOLDER)) {
             true => {
-                assert_eq!(image.get(&Path::new(FOLDER).join(enclosure.name)), Some(&Some(enclosure.bytes.clone())));
+                assert_eq!(image.get(&Path::new(FOLDER).join(enclosure.name)), Some(&Some(bytes.clone())));
                 begun += 1;
             }
             false => unborn += 1,

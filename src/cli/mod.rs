@@ -6,6 +6,7 @@ mod args;
 mod exchange;
 mod exit;
 mod findings;
+mod plans;
 mod progress;
 mod report;
 mod sweep;
@@ -100,7 +101,7 @@ fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit,
     };
     progress.finish();
     match ended {
-        Some(ended) => report.ended(&ended, &Carried::default(), None),
+        Some(ended) => report.ended(&ended, &Carried::nothing(), None),
         None => report.nothing_to_recover(),
     }
     Ok(Exit::Done)
@@ -230,11 +231,11 @@ fn go_ahead(
     if !args.yes && !consents(report, &proposal, about) {
         return Ok(Exit::Usage);
     }
-    let (losses, restored) = (proposal.losses.clone(), proposal.restored.clone());
+    let (losses, restored, finds) = (proposal.losses.clone(), proposal.restored.clone(), proposal.finds.clone());
     let mut progress = Progress::working(report, proposal.plan.steps.iter().map(crate::engine::Step::weight).sum());
     let ended = keeper.run(proposal, &mut progress);
     progress.finish();
-    report.ended(&ended?, &Carried { losses: &losses, restored: &restored }, about);
+    report.ended(&ended?, &Carried { losses: &losses, restored: &restored, finds: &finds }, about);
     Ok(Exit::Done)
 }
 

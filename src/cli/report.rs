@@ -1,11 +1,12 @@
 //! Says what was found and done, to a person or to a program.
 
 use super::findings;
+use super::plans::{found_json, loss_lines, proposal_json, proposal_lines, restored_json, restored_lines};
 use super::sweep::stays_json;
 use crate::engine::{Direction, Mark, Outcome, Verdict};
 use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal};
 use crate::store::chroma::check::Finding;
-use crate::store::chroma::{Loss, Route};
+use crate::store::chroma::{Finds, Loss};
 use crate::store::lines::Summary;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -45,16 +46,21 @@ pub(super) struct Mended {
 }
 
 /// What became of what was there.
-#[derive(Default)]
 pub(super) struct Carried<'c> {
     /// What could not be carried over.
     pub(super) losses: &'c [Loss],
     /// What was found elsewhere than where it should have been.
     pub(super) restored: &'c [(String, u64)],
+    /// Rows and values among these.
+    pub(super) finds: &'c Finds,
 }
 
-/// A person reads this many lines of a list; a program gets all of it.
-const LINES_MAX: usize = 20;
+impl Carried<'_> {
+    pub(super) fn nothing() -> Self {
+        const NONE: &Finds = &Finds { listed: Vec::new(), more: 0 };
+        Carried { losses: &[], restored: &[], finds: NONE }
+    }
+}
 
 impl Report {
     pub(super) fn new(format: Format, verbosity: Verbosity) -> Report {
@@ -215,7 +221,7 @@ impl Report {
         let text = || {
             let mut lines = vec![ended_text(ended)];
             lines.extend(about.into_iter().flat_map(Mended::lines));
-            lines.extend(restored_lines(carried.restored));
+            lines.extend(restored_lines(carried.restored, carried.finds));
             lines.extend(loss_lines(carried.losses));
             lines.join("\n")
         };
@@ -230,6 +236,8 @@ impl Report {
                 "mended": about.map(|about| findings::codes(&about.mended)).unwrap_or_default(),
                 "left": about.map(|about| findings::codes(&about.left)).unwrap_or_default(),
                 "restored": restored_json(carried.restored),
+                "found": found_json(carried.finds),
+                "found_more": carried.finds.more,
                 "losses": carried.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
             })
         });
@@ -239,7 +247,7 @@ impl Report {
         let text = || {
             let mut lines = proposal_lines(proposal);
             lines.extend(proposal.plan.steps.iter().zip(1..).map(|(step, number)| format!("{number:>4}  {step}")));
-            lines.extend(restored_lines(&proposal.restored));
+            lines.extend(restored_lines(&proposal.restored, &proposal.finds));
             lines.extend(loss_lines(&proposal.losses));
             lines.join("\n")
         };
@@ -273,87 +281,12 @@ fn say(mut stream: impl Write, text: impl Display) {
     let _ = writeln!(stream, "{text}").and_then(|()| stream.flush());
 }
 
-pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
-    let becomes = match proposal.target == proposal.format {
-        true => String::new(),
-        false => format!(", to become one of {}", proposal.target),
-    };
-    let mut lines = vec![format!(
-        "A palace of chromadb {}{becomes} in {} collections. The {} takes {} steps and {} ({} are free).",
-        proposal.format,
-        proposal.collections.len(),
-        proposal.title,
-        proposal.plan.steps.len(),
-        HumanBytes(proposal.bytes_needed),
-        HumanBytes(proposal.bytes_free),
-    )];
-    for collection in &proposal.collections {
-        let pending = match collection.pending {
-            0 => String::new(),
-            writes => format!(" and {writes} waiting writes"),
-        };
-        lines.push(format!(
-            "  {}: {} records{pending}; {}",
-            collection.name,
-            collection.records,
-            route_text(collection.route.as_ref())
-        ));
-    }
-    lines
-}
-
-fn route_text(route: Option<&Route>) -> String {
-    match route {
-        None => "it gets no index: a search reads every vector".into(),
-        Some(Route::Segment) => "its index is sound and is copied".into(),
-        Some(Route::Kept) => "its index stays as it is".into(),
-        Some(Route::Unpersisted) => "it has no index yet".into(),
-        Some(Route::Built { why }) => format!("its index is built anew ({why})"),
-    }
-}
-
-fn restored_lines(restored: &[(String, u64)]) -> impl Iterator<Item = String> {
-    restored.iter().map(|(what, count)| format!("restored: {count} {what}"))
-}
-
-fn restored_json(restored: &[(String, u64)]) -> Vec<Value> {
-    restored.iter().map(|(what, count)| json!({ "what": what, "count": count })).collect()
-}
-
 /// What was written down when the operation began.
 fn account_lines(operation: &OperationView) -> Vec<String> {
     match &operation.account {
-        Some(account) => restored_lines(&account.restored).chain(loss_lines(&account.losses)).collect(),
+        Some(account) => [restored_lines(&account.restored, &Finds::default()), loss_lines(&account.losses)].concat(),
         None => vec!["What it could not carry over was not written down.".into()],
     }
-}
-
-pub(super) fn loss_lines<L: Display>(losses: &[L]) -> Vec<String> {
-    let mut lines = Vec::new();
-    if !losses.is_empty() {
-        lines.push(format!("Not carried over: {}", losses.len()));
-        lines.extend(losses.iter().take(LINES_MAX).map(|loss| format!("  {loss}")));
-    }
-    if losses.len() > LINES_MAX {
-        lines.push(format!("  … and {} more; --json lists all", losses.len() - LINES_MAX));
-    }
-    lines
-}
-
-pub(super) fn proposal_json(proposal: &Proposal) -> Value {
-    let collections = proposal.collections.iter().map(|one| {
-        json!({ "name": one.name, "records": one.records, "pending": one.pending, "index": route_text(one.route.as_ref()) })
-    });
-    json!({
-        "format": proposal.format,
-        "target": proposal.target,
-        "collections": collections.collect::<Vec<_>>(),
-        "steps": proposal.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "bytes_needed": proposal.bytes_needed,
-        "bytes_free": proposal.bytes_free,
-        "restored": restored_json(&proposal.restored),
-        "losses": proposal.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
-    })
 }
 
 fn operation_json(operation: &OperationView) -> Value {

@@ -1,7 +1,8 @@
 //! `sweep`: what is asked, what is said, and how it ends.
 
 use super::args::{GoneArgs, SweepArgs};
-use super::report::{Report, loss_lines, when};
+use super::plans::loss_lines;
+use super::report::{Report, when};
 use super::{Exit, agrees, may_ask};
 use crate::keeper::{self, Candidate, Choice, Consent, Error, Hold, Sweeper, USUAL_DAYS, USUAL_NEWEST};
 use indicatif::HumanBytes;

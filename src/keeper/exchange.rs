@@ -1,6 +1,6 @@
 //! Palaces as text: out of any store, and into a directory that has none.
 
-use super::propose::{Desk, reading};
+use super::propose::{Desk, Gathered, reading};
 use super::{Error, Keeper, Kind, Proposal, resolve};
 use crate::engine::{Contents, Enclosure};
 use crate::ops::{Step, names, rebuild};
@@ -151,7 +151,7 @@ impl Keeper {
         prove(&summary, &found, unheld.is_empty())?;
         planned.losses.extend(unheld);
         planned.bytes_needed += bytes;
-        let proposal = desk.proposal("import", "an export".to_owned(), planned, &found, Vec::new())?;
+        let proposal = desk.proposal("import", "an export".to_owned(), planned, &found, Gathered::default())?;
         let enclosure = Enclosure { name: names::INPUT, contents: Contents::Moved(spool) };
         Ok(Proposal { enclosed: Some((enclosure, scratch)), ..proposal })
     }

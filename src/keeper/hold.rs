@@ -2,13 +2,14 @@
 
 use super::account::ACCOUNT;
 use super::keep::{Folder, JOURNAL};
-use super::{Account, Error};
+use super::{Account, Error, Kind as Store};
 use crate::disk::{Disk, Kind, Stat};
 use crate::engine::Entry;
 use crate::ops::{Step, names};
-use crate::store::chroma::{DATABASE, is_segment_file, siblings};
+use crate::store::chroma::{is_segment_file, siblings};
 use crate::tree::{Fingerprint, Roots};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,11 @@ fn kept(disk: &dyn Disk, folder: &Folder, entry: &Entry<Step>) -> BTreeMap<PathB
     steps.flatten().filter_map(|(spot, expects)| Some((roots.path(&spot).ok()?, expects.copied()))).collect()
 }
 
+/// Whether SQLite keeps a file of this name beside the database of any store.
+fn is_sibling(name: &OsStr) -> bool {
+    Store::ALL.iter().flat_map(|store| siblings(store.database())).any(|sibling| *name == *sibling)
+}
+
 struct Look<'l> {
     disk: &'l dyn Disk,
     folder: &'l Folder,
@@ -138,6 +144,8 @@ impl Look<'_> {
             let is_store = name == names::BACKUP || name == names::ASIDE;
             match kind {
                 Some(Kind::File) if is_ours => {}
+                // An import that was rolled back: nobody knows whether the export is anywhere else.
+                Some(Kind::File) if name == names::INPUT => holds.push(Hold::Lossy(1)),
                 Some(Kind::Directory) if is_store => holds.extend(self.store(&path)?),
                 _ => holds.push(Hold::Stranger(path)),
             }
@@ -153,7 +161,7 @@ impl Look<'_> {
             match self.kept.get(&path) {
                 Some(expects) => holds.extend(self.thing(&path, expects.as_ref())?),
                 // Whoever still has the old database open writes such a thing beside it.
-                None if siblings(DATABASE).iter().any(|sibling| name == **sibling) => holds.push(Hold::Changed(path)),
+                None if is_sibling(&name) => holds.push(Hold::Changed(path)),
                 None => holds.push(Hold::Stranger(path)),
             }
         }

@@ -7,7 +7,7 @@ use crate::engine::{Enclosure, Plan};
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
 use crate::store::chroma::{
-    self, Amendment, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
+    self, Amendment, Finds, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
 };
 use std::path::Path;
 
@@ -21,6 +21,8 @@ pub struct Proposal {
     pub losses: Vec<Loss>,
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub restored: Vec<(String, u64)>,
+    /// Rows and values among these, one by one.
+    pub finds: Finds,
     /// The collections, with their counts.
     pub collections: Vec<ProposedCollection>,
     /// The format the palace has.
@@ -247,8 +249,7 @@ impl Desk<'_> {
         files.look_at_segments(&disk, self.palace, &survey)?;
         let mut planned = plan(&source, &files, &survey);
         planned.losses.extend(preparation.losses());
-        let restored = source.restored().chain(restored(&survey)).collect();
-        self.proposal(title, source.format().name.clone(), planned, &survey, restored)
+        self.proposal(title, source.format().name.clone(), planned, &survey, gathered(&source, &survey))
     }
 
     /// A plan with what a person wants to know about it.
@@ -258,7 +259,7 @@ impl Desk<'_> {
         format: String,
         planned: Planned,
         survey: &Survey,
-        restored: Vec<(String, u64)>,
+        (restored, finds): Gathered,
     ) -> Result<Proposal, Error> {
         let Planned { plan, bytes_needed, target, collections, mut losses } = planned;
         losses.sort();
@@ -267,10 +268,19 @@ impl Desk<'_> {
             let (records, pending) = (one.totals.records, one.totals.pending);
             ProposedCollection { name, records, pending, route }
         });
-        let collections = collections.collect();
-        let bytes_free = RealDisk::new().space(self.space)?;
-        let enclosed = None;
-        Ok(Proposal { title, plan, restored, collections, losses, format, target, bytes_needed, bytes_free, enclosed })
+        Ok(Proposal {
+            title,
+            plan,
+            restored,
+            finds,
+            collections: collections.collect(),
+            losses,
+            format,
+            target,
+            bytes_needed,
+            bytes_free: RealDisk::new().space(self.space)?,
+            enclosed: None,
+        })
     }
 }
 
@@ -333,6 +343,13 @@ fn is_of_index(amendment: &Amendment) -> bool {
 pub(super) fn reading(preparation: &Preparation) -> Preparation {
     let amendments = preparation.amendments.iter().filter(|amendment| !is_of_index(amendment));
     Preparation { amendments: amendments.cloned().collect(), ..preparation.clone() }
+}
+
+/// What was found elsewhere than where it should have been: counts by place, and one by one.
+pub(super) type Gathered = (Vec<(String, u64)>, Finds);
+
+pub(super) fn gathered(source: &Source, survey: &Survey) -> Gathered {
+    (source.restored().chain(restored(survey)).collect(), source.finds().clone())
 }
 
 fn restored(survey: &Survey) -> Vec<(String, u64)> {

@@ -7,11 +7,12 @@
 use super::hold::{self, Hold};
 use super::keep::{Folder, Keep};
 use super::view::{OperationView, look};
-use super::{Ended, Error, Keeper, neighbours, resolve};
+use super::{Ended, Error, Keeper, Kind, neighbours, resolve};
 use crate::disk::RealDisk;
 use crate::engine::Watch;
 use crate::store::chroma::check::{self, Depth, Severity};
 use crate::store::chroma::{self, Preparation, Source};
+use crate::store::exact::Reader;
 use std::cell::LazyCell;
 use std::path::Path;
 
@@ -112,18 +113,33 @@ fn chosen(operations: &[OperationView], choice: &Choice) -> Result<Vec<u32>, Err
 /// What is wrong with the palace, if so much is that old copies may be needed. Every page is looked at, since what is
 /// removed now does not come back; and chromadb makes a new palace, sound and empty, where the old one is gone.
 fn unsound(palace: &Path) -> Option<String> {
-    let scratch = std::env::temp_dir();
-    let look = || {
-        let checked = check::check(palace, &scratch, Depth::Pages, &mut || ())?;
-        let mut damage = checked.findings.iter().filter(|finding| finding.severity == Severity::Damage);
-        if let Some(finding) = damage.next() {
-            return Ok(Some(format!("{} in {}", finding.code.name(), finding.subject)));
-        }
-        let is_empty = Source::open(palace, &scratch, &Preparation::default())?.is_empty()?;
-        Ok::<_, chroma::Error>(is_empty.then(|| "it holds no record".to_owned()))
+    let look = || match Kind::of(palace) {
+        Ok(Some(Kind::Exact)) => unsound_exact(palace).map_err(|error| error.to_string()),
+        Ok(_) => unsound_chroma(palace).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     };
-    look().unwrap_or_else(|error| Some(error.to_string()))
+    look().unwrap_or_else(Some)
 }
+
+fn unsound_exact(palace: &Path) -> Result<Option<String>, chroma::Error> {
+    let reader = Reader::open(palace, &std::env::temp_dir())?;
+    reader.check()?;
+    let (records, _) = reader.totals()?;
+    Ok((records == 0).then(|| EMPTY.to_owned()))
+}
+
+fn unsound_chroma(palace: &Path) -> Result<Option<String>, chroma::Error> {
+    let scratch = std::env::temp_dir();
+    let checked = check::check(palace, &scratch, Depth::Pages, &mut || ())?;
+    let mut damage = checked.findings.iter().filter(|finding| finding.severity == Severity::Damage);
+    if let Some(finding) = damage.next() {
+        return Ok(Some(format!("{} in {}", finding.code.name(), finding.subject)));
+    }
+    let is_empty = Source::open(palace, &scratch, &Preparation::default())?.is_empty()?;
+    Ok(is_empty.then(|| EMPTY.to_owned()))
+}
+
+const EMPTY: &str = "it holds no record";
 
 /// A keep, locked for sweeping. The palace itself may be open elsewhere, since it is not touched.
 pub struct Sweeper {

@@ -1,6 +1,6 @@
 //! Plans what leads from one kind of store to another.
 
-use super::propose::{Desk, reading};
+use super::propose::{Desk, Gathered, gathered, reading};
 use super::{Error, Kind, Proposal};
 use crate::disk::RealDisk;
 use crate::ops::{Planned, Step, StoreFiles, exact as to_exact, rebuild};
@@ -48,8 +48,9 @@ impl Desk<'_> {
         let format = source.format().name.clone();
         let mut planned = to_exact::plan(preparation.clone(), &files, &found);
         planned.losses.extend(preparation.losses());
+        let gathered = gathered(&source, &found);
         planned.losses.extend(unheld(source, &found)?);
-        self.proposal("migrate", format, planned, &found, Vec::new())
+        self.proposal("migrate", format, planned, &found, gathered)
     }
 
     /// The old store is made a database of chromadb's first, here for reading, and then by the operation's own step.
@@ -67,7 +68,7 @@ impl Desk<'_> {
         let losses = [planned.losses, unheld].concat();
         let bytes_needed = planned.bytes_needed + 2 * bytes;
         let planned = Planned { losses, bytes_needed, ..planned };
-        self.proposal("migrate", to_exact::EXACT.to_owned(), planned, &found, Vec::new())
+        self.proposal("migrate", to_exact::EXACT.to_owned(), planned, &found, Gathered::default())
     }
 
     /// Plans a palace of what was taken in to `directory`; `step` is what takes it in again.

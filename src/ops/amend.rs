@@ -55,7 +55,7 @@ fn stays(blueprint: &Blueprint, loss: &Loss) -> bool {
         blueprint.collections.iter().filter(|new| new.name == *name).all(is_same)
     };
     match loss {
-        Loss::Orphan { collection, .. } => is_kept(collection),
+        Loss::Orphan { collection, .. } | Loss::Length { collection, .. } => is_kept(collection),
         Loss::Vector { collection, .. } => is_kept(collection) && !takes_writes,
         Loss::Unowned { .. } | Loss::Stranger { .. } => true,
         _ => false,

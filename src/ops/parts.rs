@@ -1,7 +1,7 @@
 //! Parts that every plan over a Chroma store is made of: the backup, the indexes, the proof, and the swap.
 
 use super::files::{Entry, StoreFiles};
-use super::names::{ASIDE, BACKUP, INTAKE, STAGING};
+use super::names::{ASIDE, BACKUP, INPUT, INTAKE, STAGING};
 use super::rebuild::Origin;
 use super::step::Step;
 use crate::store::chroma::{self, Blueprint, DATABASE, Expected, ExpectedCollection, Renamed, Route, Survey};
@@ -167,9 +167,14 @@ pub(super) fn take_in(origin: &Origin) -> Vec<Step> {
     }
 }
 
-/// Nobody needs that any more.
-pub(super) fn drop_intake(origin: &Origin) -> Option<Step> {
-    (*origin != Origin::Palace).then(|| tree(tree::Step::Delete { target: Spot::operation(INTAKE) }))
+/// Nobody needs that any more, nor the copy of an export it was made of.
+pub(super) fn drop_intake(origin: &Origin) -> Vec<Step> {
+    let names: &[&str] = match origin {
+        Origin::Palace => &[],
+        Origin::Intake(Step::Lines(_)) => &[INTAKE, INPUT],
+        Origin::Intake(_) => &[INTAKE],
+    };
+    names.iter().map(|name| tree(tree::Step::Delete { target: Spot::operation(*name) })).collect()
 }
 
 pub(super) fn staged(name: &str) -> Spot {

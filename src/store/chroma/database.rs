@@ -8,7 +8,7 @@ use super::amend::{self, Donor, Pages, Preparation};
 use super::error::{During, Error};
 use super::file;
 use super::format::Fit;
-use super::salvage::{Salvaged, salvage};
+use super::salvage::{Finds, Salvaged, salvage};
 use super::{Collection, DATABASE, Format, Loss, copies, spare};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -97,6 +97,11 @@ impl Source {
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub fn restored(&self) -> impl Iterator<Item = (String, u64)> {
         self.salvaged.restored.iter().map(|(what, count)| (what.clone(), *count))
+    }
+
+    /// The same, one by one.
+    pub fn finds(&self) -> &Finds {
+        &self.salvaged.finds
     }
 
     /// Copies of the palace that are read beside it.

@@ -56,7 +56,7 @@ pub use format::Format;
 pub use hnsw::is_segment_file;
 pub use intake::Intake;
 pub use loss::Loss;
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{Finds, Found, FoundIn, LISTED_MAX, Salvaged, salvage};
 pub use spare::copies;
 pub use step::{Step, Workshop};
 pub use survey::{Batch, Flaw, Limits, QueueBatch, Survey, Surveyed, Totals, survey};

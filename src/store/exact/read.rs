@@ -112,7 +112,7 @@ impl Reader {
     }
 
     /// SQLite's own check, and whether every document is indexed.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), Error> {
         let check = || {
             let pages: String = self.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
             let sql = "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM docs_fts_docsize)";
