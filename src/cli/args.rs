@@ -31,6 +31,7 @@ Examples:
   palacekeeper repair                 mend it: build aside, prove, replace
   palacekeeper rebuild                build the palace anew, prove it, replace it
   palacekeeper recover                finish or undo what was cut short
+  palacekeeper restore 7              bring back what operation 7 replaced (palacekeeper log lists them)
 
 Exit codes:
   0 done · 1 failed, the palace is as it was · 2 usage · 3 damage found
@@ -53,6 +54,20 @@ pub(super) enum Command {
     Recover(RecoverArgs),
     /// Build the palace anew from all that can be read, prove it equal, and replace it
     Rebuild(GoArgs),
+    /// Bring back what an operation replaced, byte for byte
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RestoreArgs {
+    /// Number of the operation whose work is taken back; palacekeeper log lists them
+    pub(super) operation: u32,
+    /// Show what would come back and what would give way, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]

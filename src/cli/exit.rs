@@ -35,12 +35,13 @@ impl Exit {
             Error::Unfit(_) => Exit::Usage,
             Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,
-            Error::Interrupted { .. } => Exit::Interrupted,
+            Error::Interrupted { .. } | Error::NotEnded { .. } => Exit::Interrupted,
             Error::Refused { .. } | Error::MovedAway { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } => {
                 Exit::Refused
             }
             Error::TwoInterrupted { .. } | Error::Unclear { .. } => Exit::Refused,
-            Error::NoOperation { .. } => Exit::Usage,
+            Error::Unrestorable { .. } | Error::Stray { .. } => Exit::Refused,
+            Error::NoOperation { .. } | Error::NothingReplaced { .. } => Exit::Usage,
         }
     }
 }

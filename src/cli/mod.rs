@@ -7,6 +7,7 @@ mod exit;
 mod findings;
 mod progress;
 mod report;
+mod restore;
 
 pub use exit::Exit;
 
@@ -53,6 +54,7 @@ fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
         Command::Log { operation } => log(palace, *operation, report),
         Command::Recover(recover_args) => recover(palace, recover_args, report),
         Command::Rebuild(rebuild_args) => rebuild(palace, rebuild_args, report),
+        Command::Restore(restore_args) => restore::restore(&palace, restore_args, report),
     }
 }
 
@@ -168,14 +170,19 @@ fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Erro
 
 /// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.
 fn lock(palace: &Path, args: &GoArgs, report: &Report) -> Result<Option<Keeper>, Error> {
-    if !args.yes && !may_ask(report) {
-        return Ok(None);
+    match args.yes || may_ask(report) {
+        true => lock_now(palace, report).map(Some),
+        false => Ok(None),
     }
+}
+
+/// Locks the palace and recovers it.
+fn lock_now(palace: &Path, report: &Report) -> Result<Keeper, Error> {
     let mut keeper = Keeper::lock(palace)?;
     if let Some(ended) = keeper.recover(&mut ())? {
         report.recovered_first(&ended);
     }
-    Ok(Some(keeper))
+    Ok(keeper)
 }
 
 /// Asks where it has to, and runs what was proposed.

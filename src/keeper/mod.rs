@@ -8,11 +8,14 @@ mod keep;
 mod moved;
 mod neighbours;
 mod propose;
+mod restore;
+mod together;
 mod view;
 
 pub use error::Error;
 pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
+pub use restore::{Holding, Restoration, propose_restore};
 pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};
@@ -131,6 +134,11 @@ impl Keeper {
     /// Looks through the palace and plans a repair of what is wanted. Nothing is changed.
     pub fn propose_repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
         self.desk().repair(wanted, limits, watch)
+    }
+
+    /// Finds what an operation replaced and plans its return. Nothing is changed.
+    pub fn propose_restore(&self, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {
+        self.desk().restore(&self.keep, number, watch)
     }
 
     fn desk(&self) -> Desk<'_> {

@@ -4,6 +4,7 @@ pub mod amend;
 mod files;
 mod parts;
 pub mod rebuild;
+pub mod restore;
 mod step;
 
 pub use files::{StoreFiles, Unfit};

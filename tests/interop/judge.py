@@ -226,6 +226,11 @@ def exercise(palace):
     }
 
 
+def append(palace):
+    """Change the palace itself, not a copy, until its largest index is persisted."""
+    return {name: len(change["written"]) for name, change in in_new_process(make_changes, palace).items()}
+
+
 def make_changes(palace):
     """Add, update, upsert and delete in every collection; return what must be found afterwards."""
     client = open_client(palace)
@@ -514,7 +519,7 @@ def read_dump(path):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("dump", "exercise", "mempalace"):
+    for name in ("dump", "append", "exercise", "mempalace"):
         commands.add_parser(name).add_argument("palace", type=Path)
     mended = commands.add_parser("mended")
     mended.add_argument("original", type=Path)
@@ -535,7 +540,7 @@ def main():
         elif arguments.command == "mended":
             verdict = judge_mended(arguments.original, arguments.palaces)
         else:
-            command = {"dump": dump, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
+            command = {"dump": dump, "append": append, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
             verdict = command(arguments.palace)
     except Exception as error:  # whatever a client raises is a verdict on the palace
         raise SystemExit(f"judge.py {arguments.command}: {type(error).__name__}: {error}") from None

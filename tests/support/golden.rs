@@ -113,6 +113,7 @@ fn tree_steps() -> Vec<tree::Step> {
             absent: vec![Spot::palace("chroma.sqlite3-wal")],
         },
         tree::Step::Delete { target: Spot::operation("staging") },
+        tree::Step::Compare(Copy { source: Spot::keep("0006-rebuild/backup"), ..copy("staging") }),
     ]
 }
 
@@ -174,6 +175,7 @@ fn chroma_steps() -> Vec<chroma::Step> {
         chroma::Step::BuildIndex { collection: 2, vectors: 50, bytes: 76_800 },
         chroma::Step::Verify(expected),
         chroma::Step::Amend { blueprint: blueprint(Preparation::default()), amendments: vec![Amendment::FullText] },
+        chroma::Step::Roll,
     ]
 }
 
@@ -189,15 +191,17 @@ pub fn assert_every_step_is_golden(steps: &[Step]) {
         Step::Tree(tree::Step::RenameAside { .. }) => 6,
         Step::Tree(tree::Step::Replace { .. }) => 7,
         Step::Tree(tree::Step::Delete { .. }) => 8,
-        Step::Chroma(chroma::Step::CreateStore(_)) => 9,
-        Step::Chroma(chroma::Step::UpsertBatch { .. }) => 10,
-        Step::Chroma(chroma::Step::QueueBatch(_)) => 11,
-        Step::Chroma(chroma::Step::Sentinel { .. }) => 12,
-        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 13,
-        Step::Chroma(chroma::Step::BuildIndex { .. }) => 14,
-        Step::Chroma(chroma::Step::Verify(_)) => 15,
-        Step::Chroma(chroma::Step::Amend { .. }) => 16,
+        Step::Tree(tree::Step::Compare(_)) => 9,
+        Step::Chroma(chroma::Step::CreateStore(_)) => 10,
+        Step::Chroma(chroma::Step::UpsertBatch { .. }) => 11,
+        Step::Chroma(chroma::Step::QueueBatch(_)) => 12,
+        Step::Chroma(chroma::Step::Sentinel { .. }) => 13,
+        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 14,
+        Step::Chroma(chroma::Step::BuildIndex { .. }) => 15,
+        Step::Chroma(chroma::Step::Verify(_)) => 16,
+        Step::Chroma(chroma::Step::Amend { .. }) => 17,
+        Step::Chroma(chroma::Step::Roll) => 18,
     };
     let places: Vec<usize> = steps.iter().map(place).collect();
-    assert_eq!(places, (0..17).collect::<Vec<_>>());
+    assert_eq!(places, (0..19).collect::<Vec<_>>());
 }

@@ -85,7 +85,7 @@ impl Source {
     }
 
     /// Says where segments may lie that are not in the directory itself.
-    pub(super) fn with_segments_in(self, elsewhere: &Path) -> Source {
+    pub fn with_segments_in(self, elsewhere: &Path) -> Source {
         Source { elsewhere: Some(elsewhere.to_owned()), ..self }
     }
 
@@ -187,7 +187,7 @@ pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparati
     let salvaged = match preparation.pages {
         Pages::Sound => {
             copied(copy)?;
-            roll(copy).during(copy, "rolling its journal")?;
+            roll(copy)?;
             Salvaged::default()
         }
         Pages::Salvaged => {
@@ -222,10 +222,16 @@ fn open_copies(palace: &Path, scratch: &Path, preparation: &Preparation) -> Resu
 }
 
 /// Rolls back or forward what a killed process left half done.
-fn roll(copy: &Path) -> rusqlite::Result<()> {
-    let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    prepare(&connection)?;
-    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))
+pub(super) fn roll(copy: &Path) -> Result<(), Error> {
+    let rolled = || {
+        let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        prepare(&connection)?;
+        connection.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0))
+    };
+    match rolled().during(copy, "rolling its journal")?.as_str() {
+        "delete" => Ok(()),
+        mode => Err(Error::Unreadable { path: copy.to_owned(), what: format!("it stays in mode {mode}") }),
+    }
 }
 
 fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {
