@@ -23,6 +23,7 @@ pub(super) fn restore(palace: &Path, args: &RestoreArgs, report: &Report) -> Res
         );
         return Ok(Exit::Done);
     }
+    keeper::look(palace)?.operation(args.operation)?; // nobody is asked about what is not there
     if !args.yes && !may_ask(report) {
         return Ok(Exit::Usage);
     }

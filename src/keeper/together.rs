@@ -16,7 +16,8 @@ pub(super) fn apart(held: &Held, survey: &Survey, segments: &[String]) -> Apart 
     for (new, expected) in pairs.filter(|(new, _)| segments.contains(&new.vector.new)) {
         let found = named(survey, &new.vector.new).map(|one| ExpectedCollection::from(one.totals));
         if found.as_ref() != Some(expected) {
-            let what = format!("with it, “{}” holds {found:?} and not {expected:?}", new.name);
+            let now = found.as_ref().map_or_else(|| "nothing".to_owned(), told);
+            let what = format!("“{}” held {} with it, and holds {now}", new.name, told(expected));
             return Some((new.vector.new.clone(), what));
         }
     }
@@ -45,6 +46,11 @@ pub(super) fn unsound(survey: &Survey, segments: &[String]) -> Apart {
         }
     }
     orphaned(survey, segments).or_else(|| overtaken(survey, segments, None))
+}
+
+fn told(collection: &ExpectedCollection) -> String {
+    let ExpectedCollection { records, vectors, pending, digest } = collection;
+    format!("{records} records, {vectors} vectors and {pending} waiting writes of digest {digest}")
 }
 
 fn named<'s>(survey: &'s Survey, segment: &String) -> Option<&'s Surveyed> {
