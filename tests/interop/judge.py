@@ -227,8 +227,18 @@ def exercise(palace):
 
 
 def append(palace):
-    """Change the palace itself, not a copy, until its largest index is persisted."""
-    return {name: len(change["written"]) for name, change in in_new_process(make_changes, palace).items()}
+    """Add to the largest collection of the palace itself, not of a copy, until its index is persisted."""
+    return in_new_process(make_additions, palace)
+
+
+def make_additions(palace):
+    client = open_client(palace)
+    largest = max(collections_of(client), key=lambda collection: collection.count())
+    present = largest.get(include=["embeddings"], limit=1)
+    change = {"dimension": len(present["embeddings"][0]), "written": {}, "deleted": []}
+    add_past_threshold(largest, change)
+    client.close()
+    return {largest.name: len(change["written"])}
 
 
 def make_changes(palace):
