@@ -159,6 +159,22 @@ fn index_that_has_moved_on_is_taken_for_the_old_one() {
     refuses(&case.arena, &RESTORE, 5, "restore that one first");
 }
 
+/// An index whose vectors are the same and whose number is higher makes chromadb drop the next writes (rule R2).
+#[test]
+fn index_that_has_only_a_higher_number_is_taken_for_the_old_one() {
+    let case = class("a document is missing in the full-text index").inflict_on("chroma-0.4.24");
+    case.arena.run(&REPAIR).expect(0);
+    let pickle = segment_of(&case.arena.palace(), "notes-l2").join("index_metadata.pickle");
+    let mut bytes = read(&pickle).expect("a pickle");
+    let number = b"max_seq_id\x94K";
+    let at = bytes.windows(number.len()).position(|window| window == number).expect("the number") + number.len() - 1;
+    bytes.splice(at..at + 2, *b"M\xe8\x03"); // 1000, in two bytes
+    assert_eq!(bytes[2], 0x95, "a frame begins there");
+    bytes[3] = bytes[3].checked_add(1).expect("the frame's length has room");
+    fs::write(&pickle, bytes).expect("a file");
+    refuses(&case.arena, &RESTORE, 5, "it knows of write 1000");
+}
+
 /// The same, as chromadb itself does it.
 #[test]
 fn chromadb_writes_to_an_index_and_the_old_database_comes_back() {
