@@ -36,6 +36,7 @@ Examples:
   palacekeeper export --to palace.jsonl
                                       every drawer as text; import makes a palace of it
   palacekeeper recover                finish or undo what was cut short
+  palacekeeper restore 7              bring back what operation 7 replaced (palacekeeper log lists them)
   palacekeeper sweep                  what old operations keep, and the command that frees it
 
 Exit codes:
@@ -68,6 +69,8 @@ pub(super) enum Command {
     Export(ExportArgs),
     /// Make a palace of an export, in a directory that has none
     Import(ImportArgs),
+    /// Bring back what an operation replaced, byte for byte
+    Restore(RestoreArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -136,6 +139,18 @@ impl From<Target> for keeper::Target {
         };
         keeper::Target::Chroma(StoreFormat::named(name).expect("all of these are built in"))
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RestoreArgs {
+    /// Number of the operation whose work is taken back; palacekeeper log lists them
+    pub(super) operation: u32,
+    /// Show what would come back and what would give way, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]

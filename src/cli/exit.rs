@@ -40,7 +40,7 @@ impl Exit {
             Error::Unfit(_) => Exit::Usage,
             Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,
-            Error::Interrupted { .. } => Exit::Interrupted,
+            Error::Interrupted { .. } | Error::NotEnded { .. } => Exit::Interrupted,
             Error::Refused { .. } | Error::MovedAway { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } => {
                 Exit::Refused
             }
@@ -50,6 +50,8 @@ impl Exit {
             Error::NotAsSent { .. } => Exit::Damage,
             Error::ChangedMeanwhile { .. } => Exit::InUse,
             Error::AlreadyThere { .. } => Exit::Done,
+            Error::Unrestorable { .. } | Error::Stray { .. } => Exit::Refused,
+            Error::NothingReplaced { .. } => Exit::Usage,
         }
     }
 }

@@ -9,6 +9,7 @@ mod findings;
 mod plans;
 mod progress;
 mod report;
+mod restore;
 mod sweep;
 
 pub use exit::Exit;
@@ -60,6 +61,7 @@ fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
         Command::Export(export_args) => exchange::export(&palace, export_args, report),
         Command::Import(import_args) => exchange::import(&palace, import_args, report),
         Command::Migrate(migrate_args) => migrate(palace, migrate_args, report),
+        Command::Restore(restore_args) => restore::restore(&palace, restore_args, report),
     }
 }
 
@@ -201,12 +203,17 @@ fn migrate_to(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Ex
 
 /// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.
 fn lock(palace: &Path, args: &GoArgs, report: &Report) -> Result<Option<Keeper>, Error> {
-    if !args.yes && !may_ask(report) {
-        return Ok(None);
+    match args.yes || may_ask(report) {
+        true => lock_now(palace, report).map(Some),
+        false => Ok(None),
     }
+}
+
+/// Locks the palace and recovers it.
+fn lock_now(palace: &Path, report: &Report) -> Result<Keeper, Error> {
     let mut keeper = Keeper::lock(palace)?;
     recover_first(&mut keeper, report)?;
-    Ok(Some(keeper))
+    Ok(keeper)
 }
 
 fn recover_first(keeper: &mut Keeper, report: &Report) -> Result<(), Error> {

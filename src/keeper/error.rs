@@ -233,6 +233,36 @@ pub enum Error {
         /// What failed.
         source: Box<Error>,
     },
+    /// An operation replaced nothing that could come back.
+    #[error(
+        "operation {number} has replaced nothing: {why}. palacekeeper log lists those that have; nothing was touched"
+    )]
+    NothingReplaced {
+        /// Its number.
+        number: u32,
+        /// Why not.
+        why: &'static str,
+    },
+    /// An operation has not ended.
+    #[error("operation {number} was cut short; palacekeeper recover ends it. Nothing was touched")]
+    NotEnded {
+        /// Its number.
+        number: u32,
+    },
+    /// What an operation replaced cannot come back.
+    #[error("operation {number} cannot be restored: {why}. Nothing was touched")]
+    Unrestorable {
+        /// Its number.
+        number: u32,
+        /// Why not, and what can be done instead.
+        why: String,
+    },
+    /// A database's journal lies in the palace without its database.
+    #[error("{} has no database beside it; move it away, then try again. Nothing was touched", path.display())]
+    Stray {
+        /// The journal.
+        path: PathBuf,
+    },
     /// No operation of this number.
     #[error("there is no operation {number}; palacekeeper log lists them")]
     NoOperation {

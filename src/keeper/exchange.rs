@@ -6,9 +6,10 @@ use crate::engine::{Contents, Enclosure};
 use crate::ops::{Step, names, rebuild};
 use crate::store::chroma::check::{self, Depth};
 use crate::store::chroma::{
-    self, Amendment, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Source, Survey, Waiting, survey,
+    self, Amendment, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Source, Survey, Waiting,
+    scratch_directory, survey,
 };
-use crate::store::exact::Reader;
+use crate::store::exact::{Reader, TakenIn};
 use crate::store::lines::{self, Summary};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -42,9 +43,8 @@ pub fn export(palace: &Path, watch: &mut dyn FnMut()) -> Result<Export, Error> {
             (palace.clone(), preparation.losses(), None, preparation)
         }
         Kind::Exact => {
-            let held = scratch_directory(&palace, &scratch)?;
-            let losses = Reader::open(&palace, &scratch)?.take_in(&held.path().join(DATABASE), watch)?;
-            (held.path().to_owned(), losses, Some(held), Preparation::default())
+            let TakenIn { directory, losses } = Reader::open(&palace, &scratch)?.taken_in(&scratch, watch)?;
+            (directory.path().to_owned(), losses, Some(directory), Preparation::default())
         }
     };
     let mut source = Source::open(&directory, &scratch, &preparation)?;
@@ -106,11 +106,6 @@ fn state(palace: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
 
 fn desk<'d>(palace: &'d Path, scratch: &'d Path) -> Desk<'d> {
     Desk { palace, scratch, space: scratch }
-}
-
-fn scratch_directory(palace: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {
-    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
-    made.map_err(|source| chroma::Error::Scratch { path: palace.to_owned(), source }.into())
 }
 
 impl Keeper {

@@ -133,6 +133,12 @@ impl Keep {
         }
     }
 
+    /// The folder of the operation of a number.
+    pub(super) fn folder(&self, disk: &dyn Disk, number: u32) -> Result<Folder, Error> {
+        let found = self.folders(disk)?.into_iter().find(|folder| folder.number == number);
+        found.ok_or(Error::NoOperation { number })
+    }
+
     /// The one operation that has no end, if there is one.
     pub(super) fn interrupted(&self, disk: &dyn Disk) -> Result<Option<Folder>, Error> {
         let mut found: Option<Folder> = None;

@@ -12,7 +12,9 @@ mod kind;
 mod moved;
 mod neighbours;
 mod propose;
+mod restore;
 mod sweep;
+mod together;
 mod transfer;
 mod view;
 
@@ -23,6 +25,7 @@ pub use hold::Hold;
 pub use kind::Kind;
 pub use moved::{Moved, find_moved};
 pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_migration, propose_rebuild, propose_repair};
+pub use restore::{Holding, Restoration, propose_restore};
 pub use sweep::{Candidate, Choice, Consent, Sweeper, USUAL_DAYS, USUAL_NEWEST, plan_sweep};
 pub use transfer::Target;
 pub use view::{History, OperationView, look, preview_recovery};
@@ -153,6 +156,11 @@ impl Keeper {
     /// Looks through the palace and plans a repair of what is wanted. Nothing is changed.
     pub fn propose_repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
         self.desk().repair(wanted, limits, watch)
+    }
+
+    /// Finds what an operation replaced and plans its return. Nothing is changed.
+    pub fn propose_restore(&self, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {
+        self.desk().restore(&self.keep, number, watch)
     }
 
     fn desk(&self) -> Desk<'_> {

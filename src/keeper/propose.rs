@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// What would be done.
 pub struct Proposal {
-    /// `rebuild` or `repair`.
+    /// `rebuild`, `repair` or `restore`.
     pub title: &'static str,
     /// What is going to be run.
     pub plan: Plan<Step>,

@@ -8,7 +8,7 @@ use crate::store::chroma::check::{self, Depth};
 use crate::store::chroma::{
     self, Amendment, Emitter, Format, Limits, Loss, Preparation, Source, Survey, Waiting, survey,
 };
-use crate::store::exact::{self, Reader};
+use crate::store::exact::{self, Reader, TakenIn};
 
 /// What a palace can be migrated to.
 #[derive(Clone, Copy, Debug)]
@@ -57,14 +57,12 @@ impl Desk<'_> {
     fn from_exact(&self, to: &'static Format, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let files = StoreFiles::look(&RealDisk::new(), self.palace, exact::DATABASE)?;
         let files = files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()))?;
-        let scratch = tempfile::Builder::new().prefix(".scratch-").tempdir_in(self.scratch);
-        let scratch = scratch.map_err(|source| chroma::Error::Scratch { path: self.palace.to_owned(), source })?;
         let reader = Reader::open(self.palace, self.scratch)?;
-        let mut unheld = reader.take_in(&scratch.path().join(chroma::DATABASE), watch)?;
+        let TakenIn { directory, losses: mut unheld } = reader.taken_in(self.scratch, watch)?;
         let (records, bytes) = reader.totals()?;
         let step = Step::Exact(exact::Step::TakeIn { records, bytes });
         let replaced = rebuild::Replaced::Store(&files);
-        let (planned, found) = self.from_intake(scratch.path(), step, (to, limits), replaced, &mut unheld)?;
+        let (planned, found) = self.from_intake(directory.path(), step, (to, limits), replaced, &mut unheld)?;
         let losses = [planned.losses, unheld].concat();
         let bytes_needed = planned.bytes_needed + 2 * bytes;
         let planned = Planned { losses, bytes_needed, ..planned };

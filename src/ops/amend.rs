@@ -34,16 +34,20 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     steps.push(Step::Chroma(chroma::Step::Amend { blueprint: blueprint.clone(), amendments }));
     steps.extend(parts::sentinel(survey));
     steps.extend(parts::build_indexes(survey, &blueprint));
-    let (left, losses): (Vec<Loss>, Vec<Loss>) =
-        survey.losses.iter().cloned().partition(|loss| stays(&blueprint, loss));
-    // Vectors are known from the counts.
-    let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count();
-    parts::prove(&mut steps, survey, left as u64, &mended);
+    let losses = survey.losses.iter().filter(|loss| !stays(&blueprint, loss)).cloned().collect();
+    parts::prove(&mut steps, survey, left(&blueprint, survey), &mended);
     let pivot = parts::Swap::of(Some(files), &blueprint).commit(&mut steps);
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
     let bytes_needed =
         backup + parts::bytes_of_indexes(survey, &blueprint) + parts::bytes_of_databases(files, &blueprint);
     Planned::of(Plan { steps, pivot }, bytes_needed, blueprint, losses)
+}
+
+/// Things that a rebuild would leave out, and that stay where they are. Vectors are not among them: they are known from
+/// the counts.
+pub fn left(blueprint: &Blueprint, survey: &Survey) -> u64 {
+    let is_left = |loss: &&Loss| stays(blueprint, loss) && !matches!(loss, Loss::Vector { .. });
+    survey.losses.iter().filter(is_left).count() as u64
 }
 
 /// What a rebuild would leave out, and stays where it is.

@@ -5,6 +5,7 @@ pub mod exact;
 mod files;
 mod parts;
 pub mod rebuild;
+pub mod restore;
 mod step;
 
 pub use files::{StoreFiles, Unfit};

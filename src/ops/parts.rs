@@ -8,9 +8,9 @@ use crate::store::chroma::{self, Blueprint, DATABASE, Expected, ExpectedCollecti
 use crate::tree::{self, Copy, Need, Spot};
 
 /// Room for what is not counted: directories, the journal, SQLite's rollback journal.
-const SLACK_BYTES: u64 = 8 << 20;
+pub(super) const SLACK_BYTES: u64 = 8 << 20;
 
-/// A copy of the database, its siblings and some of its segments.
+/// A copy of the database, which comes first, its siblings and some of its segments.
 pub(super) fn backup<'f>(files: &'f StoreFiles, segments: impl Iterator<Item = &'f Entry>) -> Step {
     let entries = [&files.database].into_iter().chain(&files.siblings).chain(segments);
     let (names, bytes): (Vec<_>, Vec<_>) = entries.map(|entry| (entry.name.clone(), entry.bytes)).unzip();

@@ -1,30 +1,35 @@
 //! Steps over files and directories that any store could use: copy, place, set aside, replace, delete.
 //!
 //! Every step works between two directories, the palace and the operation's own folder, and names things relative to
-//! them, so that a keep and its palace can be moved together and recovered elsewhere.
+//! them, so that a keep and its palace can be moved together and recovered elsewhere. What earlier operations have kept
+//! can be read as well, and only read.
 
+mod compare;
 mod copy;
 mod fingerprint;
 mod step;
 
+pub use compare::is_same;
 pub use fingerprint::Fingerprint;
 pub use step::{Copy, Need, Step};
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, parent};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Which of the two directories a name belongs to.
+/// Which directory a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
     /// The live directory.
     Palace,
     /// The operation's folder in the keep.
     Operation,
+    /// The keep, with the folders of all operations: to read from, never to change.
+    Keep,
 }
 
-/// A place on the disk, relative to one of the two directories.
+/// A place on the disk, relative to one of these directories.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spot {
     root: Root,
@@ -42,6 +47,11 @@ impl Spot {
         Spot { root: Root::Operation, name: name.into() }
     }
 
+    /// A place in the keep, which begins with the name of an operation's folder.
+    pub fn keep(name: impl Into<String>) -> Spot {
+        Spot { root: Root::Keep, name: name.into() }
+    }
+
     /// A place below this one.
     pub fn join(&self, name: &str) -> Spot {
         let name = if self.name.is_empty() { name.to_owned() } else { format!("{}/{name}", self.name) };
@@ -54,11 +64,12 @@ impl fmt::Display for Spot {
         match self.root {
             Root::Palace => write!(f, "palace/{}", self.name),
             Root::Operation => f.write_str(&self.name),
+            Root::Keep => write!(f, "keep/{}", self.name),
         }
     }
 }
 
-/// The two directories, and the disk they are on.
+/// The two directories, and the disk they are on. The keep is the directory that holds the operation's folder.
 pub struct Roots<'d> {
     /// The disk.
     pub disk: &'d dyn Disk,
@@ -69,9 +80,18 @@ pub struct Roots<'d> {
 }
 
 impl Roots<'_> {
-    /// The path of a place inside one of the directories. A name that is empty or leads out is refused, whatever
-    /// journal it stands in: nothing is ever done to the palace itself, or beside it (invariant I17).
+    /// The path of a place inside one of the two directories. A name that is empty or leads out is refused, whatever
+    /// journal it stands in: nothing is ever done to the palace itself, or beside it, or to what another operation has
+    /// kept (invariants I13 and I17).
     pub fn path(&self, spot: &Spot) -> Result<PathBuf, Error> {
+        match spot.root {
+            Root::Palace | Root::Operation => self.readable(spot),
+            Root::Keep => Err(Error::LeadsOut { spot: spot.clone() }),
+        }
+    }
+
+    /// The path of a place that is only read.
+    pub fn readable(&self, spot: &Spot) -> Result<PathBuf, Error> {
         let mut path = self.root(spot).to_owned();
         for part in spot.name.split('/') {
             if part.is_empty() || part == "." || part == ".." || part.contains('\0') {
@@ -84,15 +104,18 @@ impl Roots<'_> {
 
     /// The path of a directory that is only read, which may be the palace itself.
     pub fn directory(&self, spot: &Spot) -> Result<PathBuf, Error> {
-        if spot.name.is_empty() { Ok(self.root(spot).to_owned()) } else { self.path(spot) }
+        match spot.root {
+            Root::Palace | Root::Operation if spot.name.is_empty() => Ok(self.root(spot).to_owned()),
+            _ => self.readable(spot),
+        }
     }
 
-    /// The path of an entry of a directory, by a name without slashes.
+    /// The path of an entry of a directory that is only read, by a name without slashes.
     pub fn entry(&self, directory: &Spot, name: &str) -> Result<PathBuf, Error> {
         let spot = directory.join(name);
         match name.contains('/') {
             true => Err(Error::LeadsOut { spot }),
-            false => self.path(&spot),
+            false => self.readable(&spot),
         }
     }
 
@@ -100,6 +123,7 @@ impl Roots<'_> {
         match spot.root {
             Root::Palace => &self.palace,
             Root::Operation => &self.operation,
+            Root::Keep => parent(&self.operation),
         }
     }
 }
@@ -128,6 +152,14 @@ pub enum Error {
     Changed {
         /// The file.
         path: PathBuf,
+    },
+    /// A copy is not what it was made from.
+    #[error("{} is not equal to {}", copy.display(), original.display())]
+    NotEqual {
+        /// What it was made from.
+        original: PathBuf,
+        /// The copy.
+        copy: PathBuf,
     },
     /// A plan has such a step before its pivot.
     #[error("this step cannot be undone, and the plan should not have put it before its point of no return")]

@@ -1,5 +1,6 @@
 //! The steps themselves. Each is durable when it returns: what it moved, and the directories that name it.
 
+use super::compare;
 use super::copy::{self, part};
 use super::{Error, Fingerprint, Roots, Spot};
 use crate::disk::{Disk, parent, remove_tree};
@@ -93,6 +94,8 @@ pub enum Step {
         /// What is removed.
         target: Spot,
     },
+    /// Reads a copy again, and what it was made from, and compares them byte for byte.
+    Compare(Copy),
 }
 
 impl Step {
@@ -111,8 +114,8 @@ impl Step {
             }
             Step::CreateDir { target } if exists(target)? => Observed::After,
             Step::CreateDir { .. } => Observed::Before,
-            // Nobody can see whether bytes are durable; syncing again is harmless.
-            Step::Sync { .. } => Observed::Before,
+            // Nobody can see whether bytes are durable or were compared; doing it again is harmless.
+            Step::Sync { .. } | Step::Compare(_) => Observed::Before,
             Step::Place { source, target } => match (exists(source)?, exists(target)?) {
                 (_, false) => Observed::Before,
                 (false, true) => Observed::After,
@@ -168,6 +171,7 @@ impl Step {
                 disk.sync(parent(&source))?;
             }
             Step::Delete { target } => remove(disk, &roots.path(target)?)?,
+            Step::Compare(copy) => compare::compare(roots, copy)?,
         }
         Ok(())
     }
@@ -185,7 +189,7 @@ impl Step {
             Step::Place { source, target } | Step::RenameAside { source, target, .. } => {
                 rename(disk, &roots.path(target)?, &roots.path(source)?)?;
             }
-            Step::Sync { .. } => {}
+            Step::Sync { .. } | Step::Compare(_) => {}
             Step::Replace { .. } | Step::Delete { .. } => return Err(Error::CannotRevert),
         }
         Ok(())
@@ -203,10 +207,10 @@ impl Step {
         }
     }
 
-    /// Bytes this step writes.
+    /// Bytes this step reads or writes.
     pub fn weight(&self) -> u64 {
         match self {
-            Step::Backup(copy) | Step::Copy(copy) => copy.bytes,
+            Step::Backup(copy) | Step::Copy(copy) | Step::Compare(copy) => copy.bytes,
             _ => 0,
         }
     }
@@ -280,6 +284,9 @@ impl fmt::Display for Step {
             Step::RenameAside { source, target, .. } => write!(f, "move {source} aside to {target}"),
             Step::Replace { source, target, .. } => write!(f, "replace {target} by {source}"),
             Step::Delete { target } => write!(f, "remove {target}"),
+            Step::Compare(copy) => {
+                write!(f, "prove that {} of {} and {} are equal", count(copy), copy.source, copy.target)
+            }
         }
     }
 }

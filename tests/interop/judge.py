@@ -231,6 +231,21 @@ def exercise(palace):
     }
 
 
+def append(palace):
+    """Add to the largest collection of the palace itself, not of a copy, until its index is persisted."""
+    return in_new_process(make_additions, palace)
+
+
+def make_additions(palace):
+    client = open_client(palace)
+    largest = max(collections_of(client), key=lambda collection: collection.count())
+    present = largest.get(include=["embeddings"], limit=1)
+    change = {"dimension": len(present["embeddings"][0]), "written": {}, "deleted": []}
+    add_past_threshold(largest, change)
+    client.close()
+    return {largest.name: len(change["written"])}
+
+
 def make_changes(palace):
     """Add, update, upsert and delete in every collection; return what must be found afterwards."""
     client = open_client(palace)
@@ -522,7 +537,7 @@ def read_dump(path):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("dump", "exercise", "mempalace"):
+    for name in ("dump", "append", "exercise", "mempalace"):
         commands.add_parser(name).add_argument("palace", type=Path)
     mended = commands.add_parser("mended")
     mended.add_argument("original", type=Path)
@@ -543,7 +558,7 @@ def main():
         elif arguments.command == "mended":
             verdict = judge_mended(arguments.original, arguments.palaces)
         else:
-            command = {"dump": dump, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
+            command = {"dump": dump, "append": append, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
             verdict = command(arguments.palace)
     except Exception as error:  # whatever a client raises is a verdict on the palace
         raise SystemExit(f"judge.py {arguments.command}: {type(error).__name__}: {error}") from None

@@ -140,6 +140,7 @@ fn tree_steps() -> Vec<tree::Step> {
             absent: vec![Spot::palace("chroma.sqlite3-wal")],
         },
         tree::Step::Delete { target: Spot::operation("staging") },
+        tree::Step::Compare(Copy { source: Spot::keep("0006-rebuild/backup"), ..copy("staging") }),
     ]
 }
 
@@ -201,6 +202,7 @@ fn chroma_steps() -> Vec<chroma::Step> {
         chroma::Step::BuildIndex { collection: 2, vectors: 50, bytes: 76_800 },
         chroma::Step::Verify(expected),
         chroma::Step::Amend { blueprint: blueprint(Preparation::default()), amendments: vec![Amendment::FullText] },
+        chroma::Step::Roll,
     ]
 }
 
@@ -216,20 +218,22 @@ pub fn assert_every_step_is_golden(steps: &[Step]) {
         Step::Tree(tree::Step::RenameAside { .. }) => 6,
         Step::Tree(tree::Step::Replace { .. }) => 7,
         Step::Tree(tree::Step::Delete { .. }) => 8,
-        Step::Chroma(chroma::Step::CreateStore(_)) => 9,
-        Step::Chroma(chroma::Step::UpsertBatch { .. }) => 10,
-        Step::Chroma(chroma::Step::QueueBatch(_)) => 11,
-        Step::Chroma(chroma::Step::Sentinel { .. }) => 12,
-        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 13,
-        Step::Chroma(chroma::Step::BuildIndex { .. }) => 14,
-        Step::Chroma(chroma::Step::Verify(_)) => 15,
-        Step::Chroma(chroma::Step::Amend { .. }) => 16,
-        Step::Exact(exact::Step::CreateStore { .. }) => 17,
-        Step::Exact(exact::Step::UpsertBatch(_)) => 18,
-        Step::Exact(exact::Step::Verify { .. }) => 19,
-        Step::Exact(exact::Step::TakeIn { .. }) => 20,
-        Step::Lines(lines::Step::TakeIn { .. }) => 21,
+        Step::Tree(tree::Step::Compare(_)) => 9,
+        Step::Chroma(chroma::Step::CreateStore(_)) => 10,
+        Step::Chroma(chroma::Step::UpsertBatch { .. }) => 11,
+        Step::Chroma(chroma::Step::QueueBatch(_)) => 12,
+        Step::Chroma(chroma::Step::Sentinel { .. }) => 13,
+        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 14,
+        Step::Chroma(chroma::Step::BuildIndex { .. }) => 15,
+        Step::Chroma(chroma::Step::Verify(_)) => 16,
+        Step::Chroma(chroma::Step::Amend { .. }) => 17,
+        Step::Chroma(chroma::Step::Roll) => 18,
+        Step::Exact(exact::Step::CreateStore { .. }) => 19,
+        Step::Exact(exact::Step::UpsertBatch(_)) => 20,
+        Step::Exact(exact::Step::Verify { .. }) => 21,
+        Step::Exact(exact::Step::TakeIn { .. }) => 22,
+        Step::Lines(lines::Step::TakeIn { .. }) => 23,
     };
     let places: Vec<usize> = steps.iter().map(place).collect();
-    assert_eq!(places, (0..22).collect::<Vec<_>>());
+    assert_eq!(places, (0..24).collect::<Vec<_>>());
 }

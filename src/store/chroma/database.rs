@@ -85,7 +85,7 @@ impl Source {
     }
 
     /// Says where segments may lie that are not in the directory itself.
-    pub(super) fn with_segments_in(self, elsewhere: &Path) -> Source {
+    pub fn with_segments_in(self, elsewhere: &Path) -> Source {
         Source { elsewhere: Some(elsewhere.to_owned()), ..self }
     }
 
@@ -190,7 +190,7 @@ pub(super) fn scratch_copy(
 }
 
 /// A directory below `scratch` that goes with what holds it.
-fn scratch_directory(original: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {
+pub(crate) fn scratch_directory(original: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {
     let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
     made.map_err(|source| Error::Scratch { path: original.to_owned(), source })
 }
@@ -201,7 +201,7 @@ pub(crate) fn take_copy(original: &Path, scratch: &Path) -> Result<(tempfile::Te
     let path = directory.path().join("copy.sqlite3");
     let copied = copy_with_siblings(original, &path);
     copied.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
-    roll(&path).during(original, "rolling its journal")?;
+    roll(&path)?;
     Ok((directory, path))
 }
 
@@ -213,7 +213,7 @@ pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparati
     let salvaged = match preparation.pages {
         Pages::Sound => {
             copied(copy)?;
-            roll(copy).during(copy, "rolling its journal")?;
+            roll(copy)?;
             Salvaged::default()
         }
         Pages::Salvaged => {
@@ -248,10 +248,16 @@ fn open_copies(palace: &Path, scratch: &Path, preparation: &Preparation) -> Resu
 }
 
 /// Rolls back or forward what a killed process left half done.
-fn roll(copy: &Path) -> rusqlite::Result<()> {
-    let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    prepare(&connection)?;
-    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))
+pub(super) fn roll(copy: &Path) -> Result<(), Error> {
+    let rolled = || {
+        let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        prepare(&connection)?;
+        connection.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0))
+    };
+    match rolled().during(copy, "rolling its journal")?.as_str() {
+        "delete" => Ok(()),
+        mode => Err(Error::Unreadable { path: copy.to_owned(), what: format!("it stays in mode {mode}") }),
+    }
 }
 
 fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {

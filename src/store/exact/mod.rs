@@ -7,7 +7,7 @@ mod read;
 mod step;
 mod write;
 
-pub use read::Reader;
+pub use read::{Reader, TakenIn};
 pub use step::{Step, Workshop};
 pub use write::{fit, unheld};
 

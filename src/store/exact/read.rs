@@ -1,7 +1,9 @@
 //! Reads a `sqlite_exact` store, without changing a byte of it or beside it.
 
 use super::{DATABASE, MODEL, SETTINGS};
-use crate::store::chroma::{During, Error, Given, Intake, Loss, Space, normalise, prepare, take_copy};
+use crate::store::chroma::{
+    self, During, Error, Given, Intake, Loss, Space, normalise, prepare, scratch_directory, take_copy,
+};
 use crate::store::json;
 use crate::store::record::{Embedding, Head, Record, Value};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Rows, Statement};
@@ -13,6 +15,14 @@ pub struct Reader {
     connection: Connection,
     path: PathBuf,
     _scratch: Option<tempfile::TempDir>,
+}
+
+/// A store without an index that can be read like a palace.
+pub struct TakenIn {
+    /// Where the database is; it goes with this.
+    pub directory: tempfile::TempDir,
+    /// What it has no place for.
+    pub losses: Vec<Loss>,
 }
 
 /// The records of a store, one after the other.
@@ -126,6 +136,13 @@ impl Reader {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The same in a directory of its own below `scratch`.
+    pub fn taken_in(&self, scratch: &Path, watch: &mut dyn FnMut()) -> Result<TakenIn, Error> {
+        let directory = scratch_directory(&self.path, scratch)?;
+        let losses = self.take_in(&directory.path().join(chroma::DATABASE), watch)?;
+        Ok(TakenIn { directory, losses })
     }
 
     /// Makes a database of chromadb's of it, to be read like any palace. Returns what that leaves out.
