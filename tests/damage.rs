@@ -19,6 +19,10 @@ enum Cost {
     Nothing,
     /// Some vectors are gone, some are not.
     Some,
+    /// Some vectors have lost their length.
+    SomeLengths,
+    /// All that only the index held have lost their length.
+    Lengths,
     /// All that only the index held.
     All,
     /// Some of it, or nothing where the order of rows proves the rest.
@@ -30,7 +34,7 @@ enum Cost {
 type Damage = (&'static str, Cost, fn(&Path));
 
 /// What happens to the index of a collection, each given the index's directory.
-const DAMAGES: [Damage; 12] = [
+const DAMAGES: [Damage; 13] = [
     ("link_lists.bin is cut short", Cost::Nothing, |index| truncate(&index.join("link_lists.bin"), 1, 2)),
     ("link_lists.bin is empty", Cost::Nothing, |index| truncate(&index.join("link_lists.bin"), 0, 1)),
     ("an element links to one that does not exist", Cost::Nothing, |index| {
@@ -40,7 +44,10 @@ const DAMAGES: [Damage; 12] = [
         overwrite(&index.join("header.bin"), 56, &[0xee; 4]);
     }),
     ("data_level0.bin is cut short", Cost::Some, |index| cut_elements(index, "data_level0.bin")),
-    ("length.bin is cut short", Cost::Some, |index| cut_elements(index, "length.bin")),
+    ("length.bin is cut short", Cost::SomeLengths, |index| cut_elements(index, "length.bin")),
+    ("length.bin is missing", Cost::Lengths, |index| {
+        std::fs::remove_file(index.join("length.bin")).expect("it was there");
+    }),
     ("header.bin is garbage", Cost::Nothing, |index| overwrite(&index.join("header.bin"), 0, &[0xa5; 100])),
     ("header.bin is cut short", Cost::Nothing, |index| truncate(&index.join("header.bin"), 1, 2)),
     ("index_metadata.pickle is empty", Cost::Unproved, |index| truncate(&index.join("index_metadata.pickle"), 0, 1)),
@@ -71,20 +78,22 @@ fn damaged_index_costs_a_vector_that_nobody_was_told_of() {
             damage(&segment_of(&arena.palace(), DRAWERS));
             let lost = rebuild(&arena, &what);
             let held_by_index_only = held_by_index_only(&arena, &before);
-            let lost: BTreeSet<String> = lost.iter().map(|line| lost_vector(line, &what)).collect();
+            let lost: BTreeSet<String> = lost.iter().map(|line| lost_vector(line, cost, &what)).collect();
             let needless: Vec<_> = lost.difference(&held_by_index_only).collect();
             assert!(needless.is_empty(), "{what}: the queue still holds the vectors of {needless:?}");
             match cost {
                 _ if held_by_index_only.is_empty() => {}
                 Cost::Nothing => assert_eq!(lost.len(), 0, "{what}"),
-                Cost::Some => assert!((1..held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len()),
+                Cost::Some | Cost::SomeLengths => {
+                    assert!((1..held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len())
+                }
                 Cost::Proved => assert!((0..held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len()),
                 Cost::Unproved => {
                     assert!((1..=held_by_index_only.len()).contains(&lost.len()), "{what}: {}", lost.len())
                 }
-                Cost::All => assert_eq!(lost, held_by_index_only, "{what}"),
+                Cost::All | Cost::Lengths => assert_eq!(lost, held_by_index_only, "{what}"),
             }
-            assert_indexed_anew(&before, &Content::of(&arena.palace()), &lost, &what);
+            assert_indexed_anew(&before, &Content::of(&arena.palace()), (&lost, cost), &what);
             assert_sound(&arena.palace(), &what);
         }
     }
@@ -196,8 +205,14 @@ fn rebuild(arena: &Arena, what: &str) -> Vec<String> {
     lost
 }
 
-fn lost_vector(line: &str, what: &str) -> String {
-    let id = line.strip_prefix("vector of ").and_then(|rest| rest.strip_suffix(" in mempalace_drawers: it is nowhere"));
+fn lost_vector(line: &str, cost: Cost, what: &str) -> String {
+    let (prefix, suffix) = match cost {
+        Cost::SomeLengths | Cost::Lengths => {
+            ("length of vector of ", " in mempalace_drawers: lost; kept with length 1")
+        }
+        _ => ("vector of ", " in mempalace_drawers: it is nowhere"),
+    };
+    let id = line.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
     id.unwrap_or_else(|| panic!("{what}: an unexpected loss: {line}")).to_owned()
 }
 
@@ -238,12 +253,13 @@ fn unreadable(arena: &Arena, before: &Content) -> BTreeSet<i64> {
 const INDEXED_ANEW: [&str; 1] = ["max_seq_id"];
 
 /// Everything is as before, every row of every table and every vector bit for bit; only the drawers' index was built
-/// anew, and vectors that are lost are absent.
+/// anew, and vectors that are lost are absent, or point where they did.
 #[track_caller]
-fn assert_indexed_anew(before: &Content, after: &Content, lost: &BTreeSet<String>, what: &str) {
-    let is_kept = |old: &Record, new: &Record| match lost.contains(&old.id) {
-        true => Record { vector: None, ..old.clone() }.is_kept_in(new),
-        false => old.is_kept_in(new),
+fn assert_indexed_anew(before: &Content, after: &Content, (lost, cost): (&BTreeSet<String>, Cost), what: &str) {
+    let is_kept = |old: &Record, new: &Record| match cost {
+        _ if !lost.contains(&old.id) => old.is_kept_in(new),
+        Cost::SomeLengths | Cost::Lengths => is_direction_kept(old, new),
+        _ => Record { vector: None, ..old.clone() }.is_kept_in(new),
     };
     let mut differences = before.table_differences(after, &INDEXED_ANEW);
     differences.extend(before.record_differences_by(after, is_kept));
@@ -254,4 +270,65 @@ fn assert_indexed_anew(before: &Content, after: &Content, lost: &BTreeSet<String
     };
     assert!(others(before) == others(after), "{what}: indexes of other collections");
     assert_eq!(differences, Vec::<String>::new(), "{what}");
+}
+
+/// The same record, with a vector of length one that points the same way.
+fn is_direction_kept(old: &Record, new: &Record) -> bool {
+    let (Some(was), Some(is)) = (&old.vector, &new.vector) else { return false };
+    let length = |vector: &[f32]| vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    let product: f64 = was.get.iter().zip(&is.get).map(|(one, two)| f64::from(*one) * f64::from(*two)).sum();
+    let is_same_way = (product / length(&was.get) - 1.0).abs() < 1e-5 && (length(&is.get) - 1.0).abs() < 1e-5;
+    is_same_way && Record { vector: new.vector.clone(), ..old.clone() }.is_kept_in(new)
+}
+
+/// An index that was set aside has the lengths.
+#[test]
+fn lost_length_is_given_up_though_a_spare_has_it() {
+    for version in VERSIONS {
+        let arena = Arena::new(version);
+        let before = Content::of(&arena.palace());
+        let index = segment_of(&arena.palace(), DRAWERS);
+        copy_aside(&index);
+        std::fs::remove_file(index.join("length.bin")).expect("it was there");
+        assert_eq!(rebuild(&arena, version), Vec::<String>::new(), "{version}");
+        let after = Content::of(&arena.palace());
+        assert_eq!(before.record_differences_by(&after, Record::is_kept_in), Vec::<String>::new(), "{version}");
+    }
+}
+
+/// What a spare has under an id may be an older vector: another direction has another length.
+#[test]
+fn lost_length_is_taken_from_another_vector() {
+    let arena = Arena::new("1.5.9");
+    let before = Content::of(&arena.palace());
+    let index = segment_of(&arena.palace(), DRAWERS);
+    let spare = copy_aside(&index);
+    let (header, level0) = (read(&index.join("header.bin")).expect("a header"), read(&index.join("data_level0.bin")));
+    let (number, level0) =
+        (|at: usize| header[at..at + 8].try_into().map(u64::from_le_bytes), level0.expect("vectors"));
+    let [count, size, label_at, vector_at] = [20, 28, 36, 44].map(|at| number(at).expect("eight bytes"));
+    for slot in 0..count {
+        overwrite(
+            &spare.join("data_level0.bin"),
+            slot * size + vector_at,
+            &level0[vector_at as usize..label_at as usize],
+        );
+    }
+    std::fs::remove_file(index.join("length.bin")).expect("it was there");
+    let lost = rebuild(&arena, "a spare of other vectors");
+    let lost: BTreeSet<_> = lost.iter().map(|line| lost_vector(line, Cost::Lengths, "a spare")).collect();
+    let held = held_by_index_only(&arena, &before);
+    assert!(lost.is_subset(&held) && lost.len() + 1 >= held.len(), "{} of {}", lost.len(), held.len());
+    assert_indexed_anew(&before, &Content::of(&arena.palace()), (&lost, Cost::Lengths), "a spare of other vectors");
+}
+
+/// A copy of an index under the name that MemPalace gives it when it sets one aside.
+fn copy_aside(index: &Path) -> std::path::PathBuf {
+    let spare = index.with_extension("drift-20260101-000000");
+    std::fs::create_dir(&spare).expect("a directory");
+    for file in std::fs::read_dir(index).expect("an index") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), spare.join(file.file_name())).expect("a copy");
+    }
+    spare
 }

@@ -3,13 +3,13 @@
 mod support;
 
 use palacekeeper::disk::{Disk, remove_tree};
-use palacekeeper::engine::{Error, Mark, Operation, Outcome, Watch};
+use palacekeeper::engine::{Begin, Contents, Enclosure, Error, Mark, Operation, Outcome, Watch};
 use palacekeeper::journal::Tail;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use support::explore::{Act, Explorer, FOLDER, Image, PALACE, Scene, begin, entry};
+use support::explore::{Act, Explorer, FOLDER, Image, PALACE, Scene, UNBORN, begin, entry};
 use support::furnish::Furnish;
 use support::memory::{Fate, Fault, MemoryDisk};
 use support::toy::Toy;
@@ -149,6 +149,31 @@ fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
     remove_tree(disk, path).expect("nothing disturbs it");
     disk.create(path, bytes).expect("nothing disturbs it");
     disk.settle();
+}
+
+/// I1: what is enclosed is there and whole whenever the operation is.
+#[test]
+fn crash_parts_an_operation_from_what_is_enclosed() {
+    let disk = Furnish.disk().with_history();
+    let plan = Furnish.plan(&disk);
+    let bytes = b"what was lost".to_vec();
+    let enclosure = Enclosure { name: "report.json", contents: Contents::Bytes(bytes.clone()) };
+    let begin = Begin { number: 1, title: "test".into(), began_at: 0, plan };
+    let begun = Operation::begin(&disk, Path::new(FOLDER), Path::new(UNBORN), begin, std::slice::from_ref(&enclosure));
+    drop(begun.expect("nothing disturbs it"));
+    let images = disk.history().into_iter().chain([disk]);
+    let images = images.flat_map(|moment| moment.fates(&SEEDS).into_iter().map(move |fate| moment.crash(fate)));
+    let (mut begun, mut unborn) = (0, 0);
+    for image in images.map(|disk| disk.image("/keep")) {
+        match image.contains_key(Path::new(FOLDER)) {
+            true => {
+                assert_eq!(image.get(&Path::new(FOLDER).join(enclosure.name)), Some(&Some(bytes.clone())));
+                begun += 1;
+            }
+            false => unborn += 1,
+        }
+    }
+    assert!(begun > 0 && unborn > 0, "{begun} crashes after the birth, {unborn} before it");
 }
 
 /// I6 and I13: what somebody else put there is still there afterwards, and where it is in the way, nothing at all

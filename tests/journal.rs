@@ -44,12 +44,10 @@ fn assert_pinned<S: Serialize + DeserializeOwned + Debug + PartialEq>(golden: &G
 fn change_of_the_format_breaks_the_golden_journals() {
     assert_pinned(&golden::records());
     assert_pinned(&golden::steps());
+    assert_pinned(&golden::migrations());
     assert_pinned(&golden::annex());
-    let steps = [golden::steps(), golden::annex()].into_iter().flat_map(|golden| match &golden.frames[0][0] {
-        Record::Begin { plan, .. } => plan.steps.clone(),
-        _ => panic!("a journal starts with Begin"),
-    });
-    golden::assert_every_step_is_golden(&steps.collect::<Vec<_>>());
+    let plans = [golden::plan(), golden::plan_of_migrations(), golden::plan_with_annex()];
+    golden::assert_every_step_is_golden(&plans.map(|plan| plan.steps).concat());
 }
 
 fn cut_anywhere<S: DeserializeOwned + Debug + PartialEq>(golden: &Golden<S>) {

@@ -167,7 +167,11 @@ impl Before {
         let folder = arena.operation();
         self.store.assert_equals(&Tree::of(&folder.join("backup")), &format!("{what}: backup"));
         self.store.assert_untouched(&Tree::of(&folder.join("aside")), &format!("{what}: aside"));
-        assert_eq!(Tree::of(&folder).top(), names(["aside", "backup", "journal"]), "{what}: the operation's folder");
+        assert_eq!(
+            Tree::of(&folder).top(),
+            names(["aside", "backup", "journal", "report.json"]),
+            "{what}: the operation's folder"
+        );
         assert_eq!(Tree::of(&arena.keep()).top(), names(["0001-rebuild", "lock"]), "{what}: the keep");
         assert_eq!(Tree::of(arena.root()).top(), names(["home", "palace", "palace.keep", "tmp"]), "{what}");
         for place in ["home", "tmp"] {

@@ -10,8 +10,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::palace::{
-    Arena, BINARY, Content, Mount, Run, Tree, assert_sound, copy_tree, has, is_root, overwrite, skip, spawn, sql,
-    truncate,
+    Arena, BINARY, Content, Mount, Point, Run, Strace, Tree, assert_sound, copy_tree, has, is_root, kill, overwrite,
+    skip, spawn, sql, truncate,
 };
 
 const REBUILD: [&str; 2] = ["rebuild", "--yes"];
@@ -77,12 +77,45 @@ fn rebuild_without_consent_begins() {
     arena.run(&["log"]).expect(0).says("No operations on record.");
 }
 
+/// Without consent an interrupted operation stays as it is; where it had to be recovered first, that is not denied.
+#[test]
+fn recovery_that_came_first_is_denied() {
+    if !Strace::is_here("a refusal after a recovery") {
+        return;
+    }
+    let arena = Arena::new("1.5.9");
+    sql(&arena.palace(), "CREATE TABLE my_notes (text); INSERT INTO my_notes VALUES ('mine');");
+    let palace = Tree::of(&arena.palace());
+    let link = Point { call: "linkat".into(), nth: 1 };
+    kill(&arena, &["rebuild", "--yes", "--accept-loss"], &link);
+    let before = Tree::of(arena.root());
+    for verb in ["rebuild", "repair"] {
+        let run = arena.run(&[verb]).expect(2).says("Nothing was touched");
+        assert!(!run.stderr.contains("recovered"), "{run:#?}");
+        before.assert_untouched(&Tree::of(arena.root()), "nobody said yes to anything");
+        arena.run(&["status"]).expect(4);
+    }
+    let run = arena.run(&["--quiet", "rebuild", "--yes"]).expect(5);
+    let run = run.says("apart from operation 1, which was recovered first");
+    arena.run(&["log"]).expect(0).says("rolled back");
+    assert!(!arena.operation().join("backup").exists(), "it was recovered: {run:#?}");
+    palace.assert_equals(&Tree::of(&arena.palace()), "recovered, and not rebuilt");
+    let run = arena.run(&REBUILD).expect(5);
+    assert!(!run.stderr.contains("recovered first"), "this time nothing was: {run:#?}");
+}
+
 #[test]
 fn unknown_table_is_dropped_in_silence() {
     let arena = Arena::new("1.5.9");
     sql(&arena.palace(), "CREATE TABLE my_notes (text); INSERT INTO my_notes VALUES ('mine');");
     assert_refused(&arena, &REBUILD, 5, "my_notes", "a table that chromadb did not make");
     arena.run(&["rebuild", "--yes", "--accept-loss"]).expect(0).says("my_notes");
+    arena.run(&["log", "1"]).expect(0).says("my_notes in the database: chromadb did not make it");
+    let log = arena.run(&["log", "--json"]).expect(0).json();
+    assert_eq!(log["operations"][0]["losses"].as_array().map(Vec::len), Some(1), "{log}");
+    fs::remove_file(arena.operation().join("report.json")).expect("it was there");
+    arena.run(&["log", "1"]).expect(0).says("was not written down");
+    assert!(arena.run(&["log", "--json"]).expect(0).json()["operations"][0]["losses"].is_null(), "nobody knows");
 }
 
 #[test]

@@ -294,6 +294,71 @@ fn copied_name_that_leads_out_is_refused() {
     });
 }
 
+/// I13, I17: what other operations have kept is read, and never changed.
+#[test]
+fn folder_of_another_operation_is_changed() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        disk.create_dir(&root.join("kept")).expect("the disk is sound");
+        disk.create(&root.join("kept/db"), b"older").expect("the disk is sound");
+        let (kept, staged) = (Spot::keep("kept"), Spot::operation("copied"));
+        let copy = Copy { source: kept.clone(), names: vec!["db".into()], target: staged.clone(), bytes: 5 };
+        house.apply(&Step::Copy(copy.clone()));
+        house.apply(&Step::Compare(copy.clone()));
+        assert_eq!(house.look(&staged.join("db")).as_deref(), Some("older"));
+        let (db, new) = (Spot::palace("db"), kept.join("new"));
+        let (expects, need) = (house.fingerprint(&db), Need::Must);
+        let (source, target) = (db.clone(), new.clone());
+        let absent = Vec::new();
+        for step in [
+            Step::Copy(Copy { source: Spot::palace(""), names: vec!["db".into()], target: new.clone(), bytes: 0 }),
+            Step::CreateDir { target: new.clone() },
+            Step::Sync { target: kept.join("db") },
+            Step::Place { source: kept.join("db"), target: Spot::palace("new") },
+            Step::Place { source: db.clone(), target: new.clone() },
+            Step::LinkAside { source: db.clone(), target: new.clone(), expects },
+            Step::RenameAside { need, source, target, expects },
+            Step::Replace { source: kept.join("db"), target: db, expects, aside: new, absent },
+            Step::Delete { target: kept },
+        ] {
+            let done = step.apply(&house.roots);
+            assert!(matches!(done, Err(Error::LeadsOut { .. })), "{step}: {done:?}");
+        }
+        assert_eq!(disk.list(&root.join("kept")).expect("the disk is sound"), ["db"]);
+        for name in ["", "..", "../secret", "kept/../../secret", "a//b"] {
+            let copy = Step::Copy(Copy { source: Spot::keep(name), names: Vec::new(), ..copy.clone() });
+            assert!(matches!(copy.apply(&house.roots), Err(Error::LeadsOut { .. })), "{name:?}");
+        }
+    });
+}
+
+/// A byte, a name, a kind: whatever differs is seen.
+#[test]
+fn copy_that_is_not_equal_passes_for_one() {
+    on_both_disks(|disk, root| {
+        let house = House::build(disk, root);
+        let copied = Spot::operation("copied");
+        let names = vec!["db".into(), "segment".into()];
+        let copy = Copy { source: Spot::palace(""), names, target: copied.clone(), bytes: 8 };
+        let compare = Step::Compare(copy.clone());
+        let remove = |spot: &Spot| disk.remove(&house.path(spot)).expect("the disk is sound");
+        house.apply(&Step::Copy(copy));
+        house.apply(&compare);
+        assert_eq!(house.observe(&compare), Observed::Before, "a comparison leaves no trace");
+        let changes: [&dyn Fn(); 4] = [
+            &|| house.put(&copied.join("segment/more"), b""),
+            &|| disk.append(&house.path(&copied.join("db")), b"!").expect("the disk is sound"),
+            &|| remove(&copied.join("db")),
+            &|| disk.create_dir(&house.path(&copied.join("db"))).expect("the disk is sound"),
+        ];
+        for change in changes {
+            change();
+            let compared = compare.apply(&house.roots);
+            assert!(matches!(compared, Err(Error::NotEqual { .. })), "{compared:?}");
+        }
+    });
+}
+
 #[test]
 fn symbolic_link_is_neither_followed_nor_copied() {
     let directory = tempfile::tempdir().expect("a temporary directory");

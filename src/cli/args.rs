@@ -1,8 +1,9 @@
 //! What a person can type.
 
 use super::report::{Format, Verbosity};
-use crate::store::chroma::Limits;
+use crate::keeper;
 use crate::store::chroma::check::Code;
+use crate::store::chroma::{Format as StoreFormat, Limits};
 use clap::{ArgAction, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,13 @@ Examples:
   palacekeeper repair --plan          what would mend it, and how much space that takes
   palacekeeper repair                 mend it: build aside, prove, replace
   palacekeeper rebuild                build the palace anew, prove it, replace it
+  palacekeeper migrate --to chroma-1.5
+                                      make it a palace of another version of chromadb
+  palacekeeper export --to palace.jsonl
+                                      every drawer as text; import makes a palace of it
   palacekeeper recover                finish or undo what was cut short
+  palacekeeper restore 7              bring back what operation 7 replaced (palacekeeper log lists them)
+  palacekeeper sweep                  what old operations keep, and the command that frees it
 
 Exit codes:
   0 done · 1 failed, the palace is as it was · 2 usage · 3 damage found
@@ -51,8 +58,99 @@ pub(super) enum Command {
     },
     /// Finish or undo what was cut short
     Recover(RecoverArgs),
+    /// Remove what ended operations kept, never the only copy of anything. Without a choice nothing is removed: the
+    /// command is printed that keeps the newest 2 and everything younger than 30 days
+    Sweep(SweepArgs),
     /// Build the palace anew from all that can be read, prove it equal, and replace it
     Rebuild(GoArgs),
+    /// Make it a palace of another version of chromadb, or of sqlite_exact; prove it equal, and replace it
+    Migrate(MigrateArgs),
+    /// Write every drawer out as JSON Lines; changes nothing
+    Export(ExportArgs),
+    /// Make a palace of an export, in a directory that has none
+    Import(ImportArgs),
+    /// Bring back what an operation replaced, byte for byte
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// A new file; without it, stdout
+    #[arg(long, value_name = "FILE")]
+    pub(super) to: Option<PathBuf>,
+    /// Go ahead although some things cannot be written out; each is listed
+    #[arg(long)]
+    pub(super) accept_loss: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// The export; without it, stdin
+    #[arg(value_name = "FILE")]
+    pub(super) from: Option<PathBuf>,
+    /// The format of the new palace
+    #[arg(long, value_name = "FORMAT", default_value = "chroma-1.5")]
+    pub(super) to: Target,
+    #[command(flatten)]
+    pub(super) go: GoArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MigrateArgs {
+    /// The format it becomes
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) to: Target,
+    #[command(flatten)]
+    pub(super) go: GoArgs,
+}
+
+/// What a palace can be migrated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Target {
+    /// chromadb 1.5, which MemPalace 3.11 uses
+    #[value(name = "chroma-1.5")]
+    Chroma15,
+    /// chromadb 1.0
+    #[value(name = "chroma-1.0")]
+    Chroma10,
+    /// chromadb 0.6
+    #[value(name = "chroma-0.6")]
+    Chroma06,
+    /// chromadb 0.5, as its last versions write
+    #[value(name = "chroma-0.5")]
+    Chroma05,
+    /// chromadb 0.4
+    #[value(name = "chroma-0.4")]
+    Chroma04,
+    /// MemPalace's sqlite_exact: one file, no index
+    #[value(name = "exact")]
+    Exact,
+}
+
+impl From<Target> for keeper::Target {
+    /// 0.5 and 0.6 write the same.
+    fn from(target: Target) -> keeper::Target {
+        let name = match target {
+            Target::Chroma15 => "1.5.9",
+            Target::Chroma10 => "1.0.20",
+            Target::Chroma06 | Target::Chroma05 => "0.5.23",
+            Target::Chroma04 => "0.4.24",
+            Target::Exact => return keeper::Target::Exact,
+        };
+        keeper::Target::Chroma(StoreFormat::named(name).expect("all of these are built in"))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RestoreArgs {
+    /// Number of the operation whose work is taken back; palacekeeper log lists them
+    pub(super) operation: u32,
+    /// Show what would come back and what would give way, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +161,36 @@ pub(super) struct RecoverArgs {
     /// Show what would be done, and stop
     #[arg(long)]
     pub(super) plan: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SweepArgs {
+    #[command(flatten)]
+    pub(super) gone: GoneArgs,
+    /// Show what would go and what would stay, and stop
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(long, short, requires = "gone")]
+    pub(super) yes: bool,
+    /// Remove also the only copy of what an operation could not carry over
+    #[arg(long)]
+    pub(super) accept_loss: bool,
+}
+
+/// Which operations' folders go.
+#[derive(Debug, clap::Args)]
+#[group(id = "gone", multiple = false)]
+pub(super) struct GoneArgs {
+    /// Those of these numbers
+    #[arg(value_name = "NUMBER")]
+    pub(super) numbers: Vec<u32>,
+    /// Those of all operations that began more than so many days ago
+    #[arg(long, value_name = "DAYS")]
+    pub(super) older_than: Option<u32>,
+    /// All but those of the newest N operations
+    #[arg(long, value_name = "N")]
+    pub(super) keep: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,8 @@
 //! Every exit code, and which error gets which. They are published in `--help` and SPEC.md, and never change.
 
 use crate::keeper::Error;
-use crate::{engine, journal, store::chroma};
+use crate::store::{chroma, lines};
+use crate::{engine, journal};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -31,16 +32,26 @@ impl Exit {
         match error {
             Error::Store(error) => of_store(error),
             Error::Engine(error) => of_engine(error),
-            Error::Disk(_) | Error::NoSpace { .. } | Error::NotBegun { .. } | Error::RolledBack { .. } => Exit::Failed,
+            Error::Disk(_)
+            | Error::HalfSwept { .. }
+            | Error::NoSpace { .. }
+            | Error::NotBegun { .. }
+            | Error::RolledBack { .. } => Exit::Failed,
             Error::Unfit(_) | Error::NoStaging { .. } => Exit::Usage,
             Error::Stopped { .. } => Exit::Stopped,
             Error::InUse { .. } => Exit::InUse,
-            Error::Interrupted { .. } => Exit::Interrupted,
+            Error::Interrupted { .. } | Error::NotEnded { .. } => Exit::Interrupted,
             Error::Refused { .. } | Error::MovedAway { .. } | Error::Strangers { .. } | Error::TwoKeeps { .. } => {
                 Exit::Refused
             }
-            Error::TwoInterrupted { .. } | Error::Unclear { .. } => Exit::Refused,
-            Error::NoOperation { .. } => Exit::Usage,
+            Error::TwoInterrupted { .. } | Error::Unclear { .. } | Error::TwoStores { .. } => Exit::Refused,
+            Error::NoOperation { .. } | Error::Exact { .. } | Error::HasStore { .. } => Exit::Usage,
+            Error::Lines(error) => of_lines(error),
+            Error::NotAsSent { .. } => Exit::Damage,
+            Error::ChangedMeanwhile { .. } => Exit::InUse,
+            Error::AlreadyThere { .. } => Exit::Done,
+            Error::Unrestorable { .. } | Error::Stray { .. } => Exit::Refused,
+            Error::NothingReplaced { .. } => Exit::Usage,
         }
     }
 }
@@ -53,6 +64,14 @@ fn of_store(error: &chroma::Error) -> Exit {
         E::Scratch { .. } => Exit::Failed,
         E::Hnsw { source, .. } if !source.is_damage() => Exit::Failed,
         E::Pickle { source, .. } if !source.is_damage() => Exit::Failed,
+        _ => Exit::Damage,
+    }
+}
+
+fn of_lines(error: &lines::Error) -> Exit {
+    match error {
+        lines::Error::Store(error) => of_store(error),
+        lines::Error::Io(_) => Exit::Failed,
         _ => Exit::Damage,
     }
 }

@@ -1,6 +1,7 @@
 //! How findings are told: to a person, and to a program.
 
-use super::report::{Mended, Report, proposal_json, proposal_lines};
+use super::plans::{proposal_json, proposal_lines};
+use super::report::{Mended, Report};
 use crate::keeper::Diagnosis;
 use crate::store::chroma::check::{Checked, Depth, Finding, Remedy, Severity};
 use serde_json::{Value, json};

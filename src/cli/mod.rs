@@ -3,17 +3,21 @@
 //! Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON object.
 
 mod args;
+mod exchange;
 mod exit;
 mod findings;
+mod plans;
 mod progress;
 mod report;
+mod restore;
+mod sweep;
 
 pub use exit::Exit;
 
 use crate::keeper::{self, Diagnosis, Error, Keeper, Means, Proposal};
 use crate::store::chroma::Limits;
 use crate::store::chroma::check::{Code, Depth, Severity};
-use args::{Args, CheckArgs, Command, GoArgs, RecoverArgs, RepairArgs};
+use args::{Args, CheckArgs, Command, GoArgs, MigrateArgs, RecoverArgs, RepairArgs};
 use clap::Parser;
 use progress::Progress;
 use report::{Carried, Mended, Report};
@@ -52,7 +56,12 @@ fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
         Command::Status => status(palace, report),
         Command::Log { operation } => log(palace, *operation, report),
         Command::Recover(recover_args) => recover(palace, recover_args, report),
+        Command::Sweep(sweep_args) => sweep::sweep(palace, sweep_args, report),
         Command::Rebuild(rebuild_args) => rebuild(palace, rebuild_args, report),
+        Command::Export(export_args) => exchange::export(&palace, export_args, report),
+        Command::Import(import_args) => exchange::import(&palace, import_args, report),
+        Command::Migrate(migrate_args) => migrate(palace, migrate_args, report),
+        Command::Restore(restore_args) => restore::restore(&palace, restore_args, report),
     }
 }
 
@@ -94,7 +103,7 @@ fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit,
     };
     progress.finish();
     match ended {
-        Some(ended) => report.ended(&ended, &Carried::default(), None),
+        Some(ended) => report.ended(&ended, &Carried::nothing(), None),
         None => report.nothing_to_recover(),
     }
     Ok(Exit::Done)
@@ -166,6 +175,32 @@ fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Erro
     go_ahead(&mut keeper, proposal, args, None, report)
 }
 
+fn migrate(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
+    match migrate_to(palace, args, report) {
+        Err(error @ Error::AlreadyThere { .. }) => {
+            report.nothing_to_do(&error);
+            Ok(Exit::Done)
+        }
+        migrated => migrated,
+    }
+}
+
+fn migrate_to(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
+    let (to, go) = (args.to.into(), &args.go);
+    let means = means(&palace, go)?;
+    let reading = Progress::reading(report);
+    if go.plan {
+        let proposal = keeper::propose_migration(&palace, to, means, &mut || reading.record())?;
+        reading.finish();
+        report.proposal(&proposal);
+        return Ok(if proposal.losses.is_empty() { Exit::Done } else { Exit::Damage });
+    }
+    let Some(mut keeper) = lock(&palace, go, report)? else { return Ok(Exit::Usage) };
+    let proposal = keeper.propose_migration(to, means, &mut || reading.record())?;
+    reading.finish();
+    go_ahead(&mut keeper, proposal, go, None, report)
+}
+
 /// Looked at before anything is locked or recovered: what makes no sense is refused first.
 fn means(palace: &Path, args: &GoArgs) -> Result<Means, Error> {
     let means = Means::from(Limits { batch_bytes: args.batch_bytes });
@@ -177,14 +212,24 @@ fn means(palace: &Path, args: &GoArgs) -> Result<Means, Error> {
 
 /// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.
 fn lock(palace: &Path, args: &GoArgs, report: &Report) -> Result<Option<Keeper>, Error> {
-    if !args.yes && !may_ask(report) {
-        return Ok(None);
+    match args.yes || may_ask(report) {
+        true => lock_now(palace, report).map(Some),
+        false => Ok(None),
     }
+}
+
+/// Locks the palace and recovers it.
+fn lock_now(palace: &Path, report: &Report) -> Result<Keeper, Error> {
     let mut keeper = Keeper::lock(palace)?;
+    recover_first(&mut keeper, report)?;
+    Ok(keeper)
+}
+
+fn recover_first(keeper: &mut Keeper, report: &Report) -> Result<(), Error> {
     if let Some(ended) = keeper.recover(&mut ())? {
         report.recovered_first(&ended);
     }
-    Ok(Some(keeper))
+    Ok(())
 }
 
 /// Asks where it has to, and runs what was proposed.
@@ -202,11 +247,11 @@ fn go_ahead(
     if !args.yes && !consents(report, &proposal, about) {
         return Ok(Exit::Usage);
     }
-    let (losses, restored) = (proposal.losses.clone(), proposal.restored.clone());
+    let (losses, restored, finds) = (proposal.losses.clone(), proposal.restored.clone(), proposal.finds.clone());
     let mut progress = Progress::working(report, proposal.plan.steps.iter().map(crate::engine::Step::weight).sum());
     let ended = keeper.run(proposal, &mut progress);
     progress.finish();
-    report.ended(&ended?, &Carried { losses: &losses, restored: &restored }, about);
+    report.ended(&ended?, &Carried { losses: &losses, restored: &restored, finds: &finds }, about);
     Ok(Exit::Done)
 }
 

@@ -1,14 +1,19 @@
 //! Says what was found and done, to a person or to a program.
 
 use super::findings;
+use super::plans::{found_json, loss_lines, proposal_json, proposal_lines, restored_json, restored_lines};
+use super::sweep::stays_json;
 use crate::engine::{Direction, Mark, Outcome, Verdict};
-use crate::keeper::{Ended, Error, History, OperationView, Outside, Preview, Proposal, left_behind};
+use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal, left_behind};
 use crate::store::chroma::check::Finding;
-use crate::store::chroma::{Loss, Route};
+use crate::store::chroma::{Finds, Loss};
+use crate::store::lines::Summary;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub(super) enum Verbosity {
 pub(super) struct Report {
     format: Format,
     verbosity: Verbosity,
+    /// The operation that was recovered before the command itself could begin.
+    recovered: Cell<Option<u32>>,
 }
 
 /// What a repair is about.
@@ -39,20 +46,25 @@ pub(super) struct Mended {
 }
 
 /// What became of what was there.
-#[derive(Default)]
 pub(super) struct Carried<'c> {
     /// What could not be carried over.
     pub(super) losses: &'c [Loss],
     /// What was found elsewhere than where it should have been.
     pub(super) restored: &'c [(String, u64)],
+    /// Rows and values among these.
+    pub(super) finds: &'c Finds,
 }
 
-/// A person reads this many lines of a list; a program gets all of it.
-const LINES_MAX: usize = 20;
+impl Carried<'_> {
+    pub(super) fn nothing() -> Self {
+        const NONE: &Finds = &Finds { listed: Vec::new(), more: 0 };
+        Carried { losses: &[], restored: &[], finds: NONE }
+    }
+}
 
 impl Report {
     pub(super) fn new(format: Format, verbosity: Verbosity) -> Report {
-        Report { format, verbosity }
+        Report { format, verbosity, recovered: Cell::new(None) }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -72,10 +84,19 @@ impl Report {
 
     /// Something was not done, and why.
     pub(super) fn refusal(&self, why: &str, exit: super::Exit) {
+        let why = self.apart_from_recovery(why);
         if self.format == Format::Json {
             say(io::stdout(), json!({ "error": why, "exit": exit as u8 }));
         }
         say(io::stderr(), format_args!("palacekeeper: {why}"));
+    }
+
+    /// Who recovered an operation first must not claim that nothing at all was done.
+    fn apart_from_recovery(&self, why: &str) -> String {
+        match self.recovered.get() {
+            Some(number) => format!("{why}\nThat is apart from operation {number}, which was recovered first"),
+            None => why.to_owned(),
+        }
     }
 
     pub(super) fn result(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
@@ -89,9 +110,9 @@ impl Report {
         let text = || match history.interrupted() {
             Some(operation) => interrupted_text(operation),
             None => format!(
-                "Nothing is unfinished. {} operations on record, {} kept.",
+                "Nothing is unfinished. {} operations on record, {}",
                 history.operations.len(),
-                HumanBytes(history.operations.iter().map(|operation| operation.bytes).sum())
+                space_text(history)
             ),
         };
         self.result(text, || {
@@ -100,7 +121,8 @@ impl Report {
                 "keep": history.keep.as_ref().map(|keep| keep.display().to_string()),
                 "interrupted": history.interrupted().map(operation_json),
                 "operations": history.operations.len(),
-                "bytes": history.operations.iter().map(|operation| operation.bytes).sum::<u64>(),
+                "bytes": history.bytes(),
+                "sweepable_bytes": history.sweepable_bytes(),
             })
         });
     }
@@ -112,12 +134,18 @@ impl Report {
         };
         let text = || match history.operations.is_empty() {
             true => "No operations on record.".into(),
-            false => history.operations.iter().map(line).collect::<Vec<_>>().join("\n"),
+            false => {
+                let lines = history.operations.iter().map(line);
+                lines.chain([format!("In all: {}", space_text(history))]).collect::<Vec<_>>().join("\n")
+            }
         };
-        self.result(
-            text,
-            || json!({ "operations": history.operations.iter().map(operation_json).collect::<Vec<_>>() }),
-        );
+        self.result(text, || {
+            json!({
+                "bytes": history.bytes(),
+                "sweepable_bytes": history.sweepable_bytes(),
+                "operations": history.operations.iter().map(operation_json).collect::<Vec<_>>(),
+            })
+        });
     }
 
     pub(super) fn operation(&self, operation: &OperationView) {
@@ -126,7 +154,9 @@ impl Report {
             lines.extend(operation.aborted.iter().map(|why| format!("gave up because: {why}")));
             let steps = operation.steps.iter().zip(1..);
             lines.extend(steps.map(|((title, mark), number)| format!("{number:>4}  {:<9} {title}", mark_word(*mark))));
-            lines.push(format!("folder: {}", operation.folder.display()));
+            lines.extend(account_lines(operation));
+            lines.extend(operation.holds.iter().map(|hold| format!("sweep leaves it: {hold}")));
+            lines.push(format!("folder: {} ({})", operation.folder.display(), HumanBytes(operation.bytes)));
             lines.join("\n")
         };
         self.result(text, || operation_json(operation));
@@ -156,7 +186,34 @@ impl Report {
         self.result(|| "Nothing was cut short.".into(), || json!({ "recovered": null }));
     }
 
+    /// What an export cannot write out: on stderr, since the drawers go to stdout.
+    pub(super) fn losses(&self, losses: &[Loss]) {
+        say(io::stderr(), loss_lines(losses).join("\n"));
+    }
+
+    pub(super) fn refuse_export(&self, losses: &[Loss]) {
+        let losses = losses.len();
+        let why = format!("{losses} things cannot be written out, so nothing was; say --accept-loss to leave them out");
+        say(io::stderr(), format_args!("palacekeeper: {why}"));
+    }
+
+    /// What was written out: on stderr where the drawers themselves went to stdout.
+    pub(super) fn exported(&self, summary: &Summary, path: Option<&Path>) {
+        let text = || format!("{} records of {} collections are written out.", summary.records, summary.digests.len());
+        let json = || json!({ "records": summary.records, "digests": summary.digests });
+        match path {
+            Some(_) => self.result(text, json),
+            None => self.note(&text()),
+        }
+    }
+
+    /// What was asked for is there already.
+    pub(super) fn nothing_to_do(&self, why: &Error) {
+        self.result(|| why.to_string(), || json!({ "operation": null, "why": why.to_string() }));
+    }
+
     pub(super) fn recovered_first(&self, ended: &Ended) {
+        self.recovered.set(Some(ended.number));
         self.note(&ended_text(ended));
     }
 
@@ -164,7 +221,7 @@ impl Report {
         let text = || {
             let mut lines = vec![ended_text(ended)];
             lines.extend(about.into_iter().flat_map(Mended::lines));
-            lines.extend(restored_lines(carried.restored));
+            lines.extend(restored_lines(carried.restored, carried.finds));
             lines.extend(loss_lines(carried.losses));
             lines.join("\n")
         };
@@ -180,6 +237,8 @@ impl Report {
                 "mended": about.map(|about| findings::codes(&about.mended)).unwrap_or_default(),
                 "left": about.map(|about| findings::codes(&about.left)).unwrap_or_default(),
                 "restored": restored_json(carried.restored),
+                "found": found_json(carried.finds),
+                "found_more": carried.finds.more,
                 "losses": carried.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
             })
         });
@@ -189,7 +248,7 @@ impl Report {
         let text = || {
             let mut lines = proposal_lines(proposal);
             lines.extend(proposal.plan.steps.iter().zip(1..).map(|(step, number)| format!("{number:>4}  {step}")));
-            lines.extend(restored_lines(&proposal.restored));
+            lines.extend(restored_lines(&proposal.restored, &proposal.finds));
             lines.extend(loss_lines(&proposal.losses));
             lines.join("\n")
         };
@@ -200,13 +259,11 @@ impl Report {
     pub(super) fn refuse_losses(&self, proposal: &Proposal) {
         self.result(|| loss_lines(&proposal.losses).join("\n"), || proposal_json(proposal));
         let losses = proposal.losses.len();
-        say(
-            io::stderr(),
-            format_args!(
-                "palacekeeper: {losses} things cannot be carried over, so nothing was touched. Say --accept-loss to go \
-                 ahead without them; the old palace is kept in the operation's folder."
-            ),
+        let why = format!(
+            "{losses} things cannot be carried over, so nothing was touched. Say --accept-loss to go ahead without \
+             them; the old palace is kept in the operation's folder."
         );
+        say(io::stderr(), format_args!("palacekeeper: {}", self.apart_from_recovery(&why)));
     }
 
     /// A question, whatever else is quiet.
@@ -225,85 +282,12 @@ fn say(mut stream: impl Write, text: impl Display) {
     let _ = writeln!(stream, "{text}").and_then(|()| stream.flush());
 }
 
-pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
-    let mut lines = vec![format!(
-        "A palace of chromadb {} in {} collections. The {} takes {} steps and {} ({} are free).",
-        proposal.format,
-        proposal.collections.len(),
-        proposal.title,
-        proposal.plan.steps.len(),
-        HumanBytes(proposal.bytes_needed),
-        HumanBytes(proposal.bytes_free),
-    )];
-    lines.extend(proposal.outside.as_ref().map(|outside| {
-        let (needed, free) = (HumanBytes(outside.bytes_needed), HumanBytes(outside.bytes_free));
-        format!("It builds in {}, which takes {needed} there ({free} are free).", outside.directory.display())
-    }));
-    for collection in &proposal.collections {
-        let pending = match collection.pending {
-            0 => String::new(),
-            writes => format!(" and {writes} waiting writes"),
-        };
-        lines.push(format!(
-            "  {}: {} records{pending}; {}",
-            collection.name,
-            collection.records,
-            route_text(&collection.route)
-        ));
+/// What was written down when the operation began.
+fn account_lines(operation: &OperationView) -> Vec<String> {
+    match &operation.account {
+        Some(account) => [restored_lines(&account.restored, &Finds::default()), loss_lines(&account.losses)].concat(),
+        None => vec!["What it could not carry over was not written down.".into()],
     }
-    lines
-}
-
-fn route_text(route: &Route) -> String {
-    match route {
-        Route::Segment => "its index is sound and is copied".into(),
-        Route::Kept => "its index stays as it is".into(),
-        Route::Unpersisted => "it has no index yet".into(),
-        Route::Built { why } => format!("its index is not sound ({why}) and is built anew"),
-    }
-}
-
-fn restored_lines(restored: &[(String, u64)]) -> impl Iterator<Item = String> {
-    restored.iter().map(|(what, count)| format!("restored: {count} {what}"))
-}
-
-fn restored_json(restored: &[(String, u64)]) -> Vec<Value> {
-    restored.iter().map(|(what, count)| json!({ "what": what, "count": count })).collect()
-}
-
-fn loss_lines(losses: &[Loss]) -> Vec<String> {
-    let mut lines = Vec::new();
-    if !losses.is_empty() {
-        lines.push(format!("Not carried over: {}", losses.len()));
-        lines.extend(losses.iter().take(LINES_MAX).map(|loss| format!("  {loss}")));
-    }
-    if losses.len() > LINES_MAX {
-        lines.push(format!("  … and {} more; --json lists all", losses.len() - LINES_MAX));
-    }
-    lines
-}
-
-pub(super) fn proposal_json(proposal: &Proposal) -> Value {
-    let collections = proposal.collections.iter().map(|one| {
-        json!({ "name": one.name, "records": one.records, "pending": one.pending, "index": route_text(&one.route) })
-    });
-    json!({
-        "format": proposal.format,
-        "collections": collections.collect::<Vec<_>>(),
-        "steps": proposal.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "bytes_needed": proposal.bytes_needed,
-        "bytes_free": proposal.bytes_free,
-        "staging": proposal.outside.as_ref().map(|outside| {
-            let Outside { directory, bytes_needed, bytes_free } = outside;
-            json!({
-                "directory": directory.display().to_string(),
-                "bytes_needed": bytes_needed,
-                "bytes_free": bytes_free,
-            })
-        }),
-        "restored": restored_json(&proposal.restored),
-        "losses": proposal.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
-    })
 }
 
 fn operation_json(operation: &OperationView) -> Value {
@@ -317,9 +301,17 @@ fn operation_json(operation: &OperationView) -> Value {
         "committed": operation.is_committed,
         "torn_bytes": operation.torn_bytes,
         "bytes": operation.bytes,
+        "restored": operation.account.as_ref().map(|account| restored_json(&account.restored)),
+        "losses": operation.account.as_ref().map(|account| &account.losses),
+        "stays": stays_json(&operation.holds),
         "folder": operation.folder.display().to_string(),
         "steps": steps.collect::<Vec<_>>(),
     })
+}
+
+fn space_text(history: &History) -> String {
+    let (bytes, free) = (HumanBytes(history.bytes()), HumanBytes(history.sweepable_bytes()));
+    format!("{bytes} kept; palacekeeper sweep could free {free}.")
 }
 
 fn interrupted_text(operation: &OperationView) -> String {
@@ -328,11 +320,12 @@ fn interrupted_text(operation: &OperationView) -> String {
         false => "The palace is untouched: palacekeeper recover undoes it, palacekeeper recover --resume goes on.",
     };
     format!(
-        "Operation {} ({}) was cut short after {} of {} steps. {what}",
+        "Operation {} ({}) was cut short after {} of {} steps; it takes {}. {what}",
         operation.number,
         operation.title,
         operation.done(),
-        operation.steps.len()
+        operation.steps.len(),
+        HumanBytes(operation.bytes)
     )
 }
 
@@ -379,6 +372,6 @@ fn way(direction: Direction) -> &'static str {
     }
 }
 
-fn when(seconds: i64) -> String {
+pub(super) fn when(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".into(), |time| time.to_string())
 }

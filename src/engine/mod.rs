@@ -11,7 +11,7 @@ mod verdict;
 
 pub use crate::journal::{Outcome, Plan};
 pub use ledger::{Illegal, Ledger};
-pub use operation::{Begin, Entry, Error, Operation, read};
+pub use operation::{Begin, Contents, Enclosure, Entry, Error, Operation, read};
 pub use verdict::{Direction, Mark, Observed, Verdict, verdict};
 
 use serde::{Serialize, de::DeserializeOwned};

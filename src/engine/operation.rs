@@ -77,6 +77,24 @@ pub struct Begin<S> {
     pub plan: Plan<S>,
 }
 
+/// A file that is born with an operation, beside its journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enclosure {
+    /// Its name in the operation's folder.
+    pub name: &'static str,
+    /// What it holds.
+    pub contents: Contents,
+}
+
+/// What an enclosed file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// What a file on the same file system holds, which is moved in.
+    Moved(PathBuf),
+}
+
 /// What a journal says about an operation.
 #[derive(Debug)]
 pub struct Entry<S> {
@@ -124,9 +142,15 @@ pub struct Operation<'d, S: Step> {
 }
 
 impl<'d, S: Step> Operation<'d, S> {
-    /// Brings an operation into being: its folder appears under its name with a whole, durable `Begin` inside, or
-    /// does not appear at all (invariant I1).
-    pub fn begin(disk: &'d dyn Disk, folder: &Path, unborn: &Path, begin: Begin<S>) -> Result<Self, Error> {
+    /// Brings an operation into being: its folder appears under its name with a whole, durable `Begin` and what is
+    /// enclosed, or does not appear at all (invariant I1).
+    pub fn begin(
+        disk: &'d dyn Disk,
+        folder: &Path,
+        unborn: &Path,
+        begin: Begin<S>,
+        enclosures: &[Enclosure],
+    ) -> Result<Self, Error> {
         let header = Header { operation: begin.number, salt: uuid::Uuid::new_v4().as_u64_pair().0 };
         let Begin { title, began_at, plan, .. } = begin;
         remove_tree(disk, unborn)?;
@@ -134,7 +158,15 @@ impl<'d, S: Step> Operation<'d, S> {
         let first = Record::Begin { title: title.clone(), began_at, plan: plan.clone() };
         Journal::create(disk, &unborn.join(JOURNAL), header, &[first])?;
         disk.create(&unborn.join(RESERVE), &[0; RESERVE_BYTES])?;
-        for path in [unborn.join(JOURNAL), unborn.join(RESERVE), unborn.to_owned()] {
+        for Enclosure { name, contents } in enclosures {
+            match contents {
+                Contents::Bytes(bytes) => disk.create(&unborn.join(name), bytes)?,
+                Contents::Moved(path) => disk.rename(path, &unborn.join(name))?,
+            }
+            disk.sync(&unborn.join(name))?;
+        }
+        let names = [JOURNAL, RESERVE].into_iter().chain(enclosures.iter().map(|one| one.name));
+        for path in names.map(|name| unborn.join(name)).chain([unborn.to_owned()]) {
             disk.adopt(&path, parent(folder))?; // whoever owns the keep can recover what root began
         }
         disk.sync(unborn)?;

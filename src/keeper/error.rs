@@ -2,6 +2,7 @@
 
 use super::Unusable;
 use crate::ops;
+use crate::store::lines;
 use crate::{disk, engine, store::chroma};
 use std::path::{Path, PathBuf};
 
@@ -166,6 +167,112 @@ pub enum Error {
         subject: String,
         /// What it lacks, and what is left over.
         evidence: String,
+    },
+    /// The lines of an export.
+    #[error("{0}; nothing was touched")]
+    Lines(#[from] lines::Error),
+    /// What an import brought is not what was sent.
+    #[error("“{collection}” is not as it was sent: its digest differs; nothing was touched. Export it again")]
+    NotAsSent {
+        /// The collection.
+        collection: String,
+    },
+    /// An import would have to replace something.
+    #[error(
+        "{} has a store already, {database}; an import needs a directory without one. Nothing was touched",
+        palace.display()
+    )]
+    HasStore {
+        /// The palace.
+        palace: PathBuf,
+        /// Its database.
+        database: &'static str,
+    },
+    /// Somebody wrote to the palace while it was written out.
+    #[error(
+        "somebody wrote to {} while it was read, so the export lacks its last line and cannot be imported; close \
+         MemPalace, then export it again",
+        palace.join(database).display()
+    )]
+    ChangedMeanwhile {
+        /// The palace.
+        palace: PathBuf,
+        /// Its database.
+        database: &'static str,
+    },
+    /// The palace has two stores.
+    #[error(
+        "{} holds both {} and {}, and MemPalace opens no such palace. Which of them is the palace's own, palacekeeper \
+         cannot tell: move the other one away. Nothing was touched",
+        palace.display(),
+        crate::store::chroma::DATABASE,
+        crate::store::exact::DATABASE
+    )]
+    TwoStores {
+        /// The palace.
+        palace: PathBuf,
+    },
+    /// The palace has a store without an index.
+    #[error(
+        "{} is a sqlite_exact palace: it has no index that could be damaged. palacekeeper migrate makes it one of \
+         chromadb's; nothing was touched",
+        palace.display()
+    )]
+    Exact {
+        /// The palace.
+        palace: PathBuf,
+    },
+    /// The palace has the wanted format.
+    #[error("{} has the format {format} already; nothing was touched", palace.display())]
+    AlreadyThere {
+        /// The palace.
+        palace: PathBuf,
+        /// The format.
+        format: String,
+    },
+    /// The disk failed in a sweep.
+    #[error(
+        "{source}\n{} was not wholly removed, and {swept} folders were before it; the palace was not touched. The next \
+         command that writes removes what is left under a temporary name; what is still listed is whole",
+        folder.display()
+    )]
+    HalfSwept {
+        /// The folder that was being removed.
+        folder: PathBuf,
+        /// How many folders were removed before it.
+        swept: usize,
+        /// What failed.
+        source: Box<Error>,
+    },
+    /// An operation replaced nothing that could come back.
+    #[error(
+        "operation {number} has replaced nothing: {why}. palacekeeper log lists those that have; nothing was touched"
+    )]
+    NothingReplaced {
+        /// Its number.
+        number: u32,
+        /// Why not.
+        why: &'static str,
+    },
+    /// An operation has not ended.
+    #[error("operation {number} was cut short; palacekeeper recover ends it. Nothing was touched")]
+    NotEnded {
+        /// Its number.
+        number: u32,
+    },
+    /// What an operation replaced cannot come back.
+    #[error("operation {number} cannot be restored: {why}. Nothing was touched")]
+    Unrestorable {
+        /// Its number.
+        number: u32,
+        /// Why not, and what can be done instead.
+        why: String,
+    },
+    /// A database's journal lies in the palace without its database.
+    #[error("{} has no database beside it; move it away, then try again. Nothing was touched", path.display())]
+    Stray {
+        /// The journal.
+        path: PathBuf,
     },
     /// No operation of this number.
     #[error("there is no operation {number}; palacekeeper log lists them")]

@@ -13,6 +13,12 @@ pub(super) const JOURNAL: &str = "journal";
 const LOCK: &str = "lock";
 /// Where an operation's folder is made before it is one.
 const UNBORN: &str = ".unborn";
+/// The highest number of a folder that was swept; there is none before that happens.
+const LAST: &str = "last";
+/// The same, while it is being written.
+const NEW_LAST: &str = ".last";
+/// Beginning of the names of folders that are being removed.
+const SWEPT: &str = ".swept-";
 /// Beginning of the names of copies made for reading.
 const SCRATCH: &str = ".scratch-";
 
@@ -121,7 +127,7 @@ impl Keep {
                 Some(number) if is_directory && disk.stat(&path.join(JOURNAL))?.is_some() => {
                     folders.push(Folder { number, path });
                 }
-                _ if name == LOCK || is_temporary(&name) => {}
+                _ if name == LOCK || name == LAST || is_temporary(&name) => {}
                 _ => strangers.push(name.to_string_lossy().into_owned()),
             }
         }
@@ -130,6 +136,12 @@ impl Keep {
             true => Ok(folders),
             false => Err(Error::Strangers { keep: self.path.clone(), names: strangers }),
         }
+    }
+
+    /// The folder of the operation of a number.
+    pub(super) fn folder(&self, disk: &dyn Disk, number: u32) -> Result<Folder, Error> {
+        let found = self.folders(disk)?.into_iter().find(|folder| folder.number == number);
+        found.ok_or(Error::NoOperation { number })
     }
 
     /// The one operation that has no end, if there is one.
@@ -150,8 +162,45 @@ impl Keep {
 
     /// The folder of the next operation; it does not exist yet.
     pub(super) fn next(&self, disk: &dyn Disk, title: &str) -> Result<Folder, Error> {
-        let number = self.folders(disk)?.last().map_or(1, |last| last.number.saturating_add(1));
+        let number = self.last(disk)?.saturating_add(1);
         Ok(Folder { number, path: self.path.join(format!("{number:04}-{title}")) })
+    }
+
+    /// The highest number that an operation ever had here; 0 before the first.
+    fn last(&self, disk: &dyn Disk) -> Result<u32, Error> {
+        let standing = self.folders(disk)?.last().map_or(0, |last| last.number);
+        let path = self.path.join(LAST);
+        match disk.stat(&path)? {
+            None => Ok(standing),
+            Some(_) => match String::from_utf8_lossy(&disk.read(&path, 0, 16)?).trim().parse::<u32>() {
+                Ok(swept) => Ok(standing.max(swept)),
+                Err(_) => Err(Error::Strangers { keep: self.path.clone(), names: vec![LAST.into()] }),
+            },
+        }
+    }
+
+    /// Removes an operation's folder: it is not there any more, durably, before the first file of it goes.
+    pub(super) fn sweep(&self, disk: &dyn Disk, folder: &Folder) -> Result<(), Error> {
+        let is_newest = self.folders(disk)?.last().is_some_and(|last| last.number == folder.number);
+        if is_newest {
+            self.remember(disk, self.last(disk)?)?; // no number is ever used twice
+        }
+        let mut name = std::ffi::OsString::from(SWEPT);
+        name.push(folder.path.file_name().unwrap_or_default());
+        let swept = self.path.join(name);
+        disk.rename(&folder.path, &swept)?;
+        disk.sync(&self.path)?;
+        remove_tree(disk, &swept)?;
+        Ok(disk.sync(&self.path)?)
+    }
+
+    fn remember(&self, disk: &dyn Disk, number: u32) -> Result<(), Error> {
+        let (new, last) = (self.path.join(NEW_LAST), self.path.join(LAST));
+        disk.create(&new, format!("{number}\n").as_bytes())?;
+        disk.adopt(&new, &self.path)?;
+        disk.sync(&new)?;
+        disk.replace(&new, &last)?;
+        Ok(disk.sync(&self.path)?)
     }
 }
 
@@ -162,7 +211,8 @@ fn mount(path: &Path) -> Option<u64> {
 }
 
 fn is_temporary(name: &OsStr) -> bool {
-    name == UNBORN || name.to_str().is_some_and(|name| name.starts_with(SCRATCH))
+    let begins = |with: &str| name.to_str().is_some_and(|name| name.starts_with(with));
+    name == UNBORN || name == NEW_LAST || begins(SCRATCH) || begins(SWEPT)
 }
 
 /// The number in a folder's name, `0007-rebuild`.

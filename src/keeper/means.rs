@@ -41,7 +41,8 @@ impl Means {
     /// [`Error::NoStaging`] where nothing can be built there.
     pub fn with_staging(self, palace: &Path, directory: &Path) -> Result<Means, Error> {
         let disk = RealDisk::new();
-        let palace = resolve(palace)?;
+        // One that is not there yet is the affair of whoever makes it.
+        let palace = if palace.exists() { resolve(palace)? } else { std::path::absolute(palace).unwrap_or_default() };
         let unfit = |why| Error::NoStaging { directory: directory.to_owned(), why };
         let real = directory.canonicalize().map_err(|error| unfit(Unusable::Unreachable(error)))?;
         if disk.stat(&real)?.is_none_or(|found| found.kind != Kind::Directory) {

@@ -3,19 +3,34 @@
 //! [`open`] is what a program calls that wants a palace in order: it recovers first, and says what it did. A
 //! [`Keeper`] holds the locks for as long as it lives; [`look`] only reads.
 
+mod account;
 mod error;
+mod exchange;
+mod hold;
 mod keep;
+mod kind;
 mod means;
 mod moved;
 mod neighbours;
 mod propose;
+mod restore;
+mod sweep;
+mod together;
+mod transfer;
 mod view;
 
+pub use account::Account;
 pub use error::Error;
 pub(crate) use error::left_behind;
+pub use exchange::{Export, export};
+pub use hold::Hold;
+pub use kind::Kind;
 pub use means::{Means, Outside, Unusable};
 pub use moved::{Moved, find_moved};
-pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_rebuild, propose_repair};
+pub use propose::{Diagnosis, Proposal, ProposedCollection, check, propose_migration, propose_rebuild, propose_repair};
+pub use restore::{Holding, Restoration, propose_restore};
+pub use sweep::{Candidate, Choice, Consent, Sweeper, USUAL_DAYS, USUAL_NEWEST, plan_sweep};
+pub use transfer::Target;
 pub use view::{History, OperationView, look, preview_recovery};
 
 use crate::disk::{Disk, Lock, Poison, RealDisk};
@@ -89,13 +104,18 @@ impl Keeper {
     /// Locks a palace. The keep is made where there is none.
     pub fn lock(palace: &Path) -> Result<Keeper, Error> {
         let palace = resolve(palace)?;
+        // No keep is made for what is no palace.
+        if Keep::find(&RealDisk::new(), &palace)?.is_none() && Kind::of(&palace)? != Some(Kind::Exact) {
+            chroma::find_database(&palace)?;
+        }
+        Keeper::lock_directory(palace)
+    }
+
+    fn lock_directory(palace: PathBuf) -> Result<Keeper, Error> {
         let disk = RealDisk::new();
         let keep = match Keep::find(&disk, &palace)? {
             Some(keep) => keep,
-            None => {
-                chroma::find_database(&palace)?; // no keep is made for what is no palace
-                Keep::create(&disk, &palace)?
-            }
+            None => Keep::create(&disk, &palace)?,
         };
         let locks = neighbours::shut_out(&disk, &palace, &keep)?;
         keep.tidy(&disk)?;
@@ -145,6 +165,17 @@ impl Keeper {
         self.desk(annex).rebuild(limits, watch)
     }
 
+    /// Reads the palace and plans its migration to another format. Nothing is changed.
+    pub fn propose_migration(
+        &self,
+        to: Target,
+        means: impl Into<Means>,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        let Means { limits, annex } = means.into();
+        self.desk(annex).migrate(to, limits, watch)
+    }
+
     /// Looks through the palace and plans a repair of what is wanted. Nothing is changed.
     pub fn propose_repair(
         &self,
@@ -154,6 +185,11 @@ impl Keeper {
     ) -> Result<Diagnosis, Error> {
         let Means { limits, annex } = means.into();
         self.desk(annex).repair(wanted, limits, watch)
+    }
+
+    /// Finds what an operation replaced and plans its return. Nothing is changed.
+    pub fn propose_restore(&self, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {
+        self.desk(None).restore(&self.keep, number, watch)
     }
 
     fn desk(&self, annex: Option<Annex>) -> Desk<'_> {
@@ -174,8 +210,12 @@ impl Keeper {
         let folder = self.keep.next(&disk, proposal.title)?;
         let began_at = jiff::Timestamp::now().as_second();
         let (number, title) = (folder.number, proposal.title.to_owned());
+        let enclosures: Vec<_> = [Account::of(&proposal).enclosure()]
+            .into_iter()
+            .chain(proposal.enclosed.iter().map(|(enclosure, _)| enclosure.clone()))
+            .collect();
         let begin = Begin { number, title, began_at, plan: proposal.plan };
-        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin) {
+        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin, &enclosures) {
             Ok(operation) => self.drive(&disk, &folder, (operation, Tail::Clean), watch),
             Err(failed) if disk.stat(&folder.path)?.is_some() => Err(self.interrupted(&folder, failed)),
             Err(failed) => Err(Error::NotBegun { source: failed }),
@@ -251,7 +291,7 @@ fn ended(folder: &Folder, (operation, world): (&Operation<Step>, &World), tail: 
 
 /// The real directory behind a path: what is renamed and locked is the palace, never a link to it.
 pub(crate) fn resolve(palace: &Path) -> Result<PathBuf, Error> {
-    let has_database = |directory: &Path| directory.join(chroma::DATABASE).symlink_metadata().is_ok();
+    let has_database = |directory: &Path| !matches!(Kind::of(directory), Ok(None));
     if !has_database(palace) {
         let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
         let copies: Vec<PathBuf> = chroma::copies(&palace).into_iter().filter(|copy| has_database(copy)).collect();

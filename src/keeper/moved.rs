@@ -44,9 +44,7 @@ impl Moved {
         if checked.findings.iter().any(|finding| finding.severity == Severity::Damage) {
             return Err(Error::MovedAway { palace: self.palace, copies: vec![self.copy] });
         }
-        if let Some(who) = neighbours::find_user(&self.copy) {
-            return Err(Error::InUse { who });
-        }
+        neighbours::insist_on_nobody(&self.copy, neighbours::patience())?;
         let disk = RealDisk::new();
         disk.rename(&self.copy, &self.palace)?;
         Ok(disk.sync(parent(&self.palace))?)

@@ -6,26 +6,59 @@
 //! # Limits
 //! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.
 
-use super::{Error, keep::Keep};
+use super::{Error, Kind, keep::Keep};
 use crate::disk::{Disk, Lock, parent};
-use crate::store::chroma::DATABASE;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long all of them are waited for together: a backup program, or a client that ends, is gone in a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it is between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The time at which nobody is waited for any more.
+pub(super) fn patience() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Tries again until somebody has let go of the palace, or it has taken too long.
+fn patiently<T>(until: Instant, attempt: &mut dyn FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match attempt() {
+            Err(Error::InUse { .. }) if Instant::now() < until => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
 
 /// Takes every lock there is, and makes sure that nobody has the palace's store open.
 pub(super) fn shut_out(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
-    let mut locks = vec![take(disk, &keep.lock_file(), "another palacekeeper")?];
+    let until = patience();
+    let locks = lock(disk, palace, keep, until)?;
+    insist_on_nobody(palace, until)?;
+    Ok(locks)
+}
+
+/// Takes every lock there is.
+pub(super) fn lock(disk: &dyn Disk, palace: &Path, keep: &Keep, until: Instant) -> Result<Vec<Lock>, Error> {
+    let mut locks = vec![patiently(until, &mut || take(disk, &keep.lock_file(), "another palacekeeper"))?];
     if let Some(path) = mempalace_lock(disk, palace)? {
-        locks.push(take(disk, &path, "a MemPalace writer")?);
+        locks.push(patiently(until, &mut || take(disk, &path, "a MemPalace writer"))?);
     }
-    match find_user(palace) {
+    Ok(locks)
+}
+
+/// Makes sure that nobody has the palace's store open.
+pub(super) fn insist_on_nobody(palace: &Path, until: Instant) -> Result<(), Error> {
+    patiently(until, &mut || match find_user_of(&store_files(palace)) {
         Some(who) => Err(Error::InUse { who }),
-        None => Ok(locks),
-    }
+        None => Ok(()),
+    })
 }
 
 fn take(disk: &dyn Disk, path: &Path, who: &str) -> Result<Lock, Error> {
@@ -56,9 +89,8 @@ fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Err
     Ok(Some(locks.join(format!("mine_palace_{hash}.lock"))))
 }
 
-/// A process other than this one that has a file of the store open.
-pub(super) fn find_user(palace: &Path) -> Option<String> {
-    let files = store_files(palace);
+/// A process other than this one that has one of some files open, by device and inode.
+pub(super) fn find_user_of(files: &HashMap<(u64, u64), PathBuf>) -> Option<String> {
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if pid == std::process::id() {
@@ -86,7 +118,7 @@ fn store_files(palace: &Path) -> HashMap<(u64, u64), PathBuf> {
     for entry in fs::read_dir(palace).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_segment = name.to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok());
-        if name.as_bytes().starts_with(DATABASE.as_bytes()) {
+        if Kind::ALL.iter().any(|kind| name.as_bytes().starts_with(kind.database().as_bytes())) {
             note(entry.path());
         } else if is_segment {
             fs::read_dir(entry.path()).into_iter().flatten().flatten().for_each(|file| note(file.path()));

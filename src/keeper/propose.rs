@@ -2,18 +2,20 @@
 
 use super::keep::Keep;
 use super::means::{self, Means, Outside};
-use super::{Error, look, resolve};
+use super::{Error, Kind, Target, look, resolve};
 use crate::disk::{Disk, RealDisk};
-use crate::engine::Plan;
+use crate::engine::{Enclosure, Plan};
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
-use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
+use crate::store::chroma::{
+    self, Amendment, Finds, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
+};
 use crate::tree::Annex;
 use std::path::Path;
 
 /// What would be done.
 pub struct Proposal {
-    /// `rebuild` or `repair`.
+    /// `rebuild`, `repair` or `restore`.
     pub title: &'static str,
     /// What is going to be run.
     pub plan: Plan<Step>,
@@ -21,16 +23,22 @@ pub struct Proposal {
     pub losses: Vec<Loss>,
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub restored: Vec<(String, u64)>,
+    /// Rows and values among these, one by one.
+    pub finds: Finds,
     /// The collections, with their counts.
     pub collections: Vec<ProposedCollection>,
-    /// chromadb's format, kept.
+    /// The format the palace has.
     pub format: String,
+    /// The format it is going to have.
+    pub target: String,
     /// Bytes that must be free where the keep is.
     pub bytes_needed: u64,
     /// Bytes that are free there.
     pub bytes_free: u64,
     /// What is needed elsewhere beside that, if the new store is built there.
     pub outside: Option<Outside>,
+    /// A file that is born with the operation, and the directory that holds it until then.
+    pub(super) enclosed: Option<(Enclosure, tempfile::TempDir)>,
 }
 
 /// A collection in a proposal.
@@ -41,8 +49,8 @@ pub struct ProposedCollection {
     pub records: u64,
     /// Writes that wait to be applied, carried over as they are.
     pub pending: u64,
-    /// The way its vectors take.
-    pub route: Route,
+    /// The way its vectors take; `None` where the new store has no index.
+    pub route: Option<Route>,
 }
 
 /// What is wrong with a palace, and what would mend it.
@@ -58,6 +66,7 @@ pub struct Diagnosis {
 /// Looks through a palace without a lock and without writing anything, the keep included.
 pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
     let palace = resolve(palace)?;
+    Kind::insist_on_chroma(&palace)?;
     let mut checked = check::check(&palace, &std::env::temp_dir(), depth, watch)?;
     if let Some(operation) = look(&palace)?.interrupted() {
         let evidence = format!("{} ({})", operation.folder.display(), operation.title);
@@ -72,6 +81,19 @@ pub fn propose_rebuild(palace: &Path, means: impl Into<Means>, watch: &mut dyn F
     let space = Keep::place(&RealDisk::new(), &palace)?;
     let Means { limits, annex } = means.into();
     Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space, annex }.rebuild(limits, watch)
+}
+
+/// Plans a migration without a lock and without writing anything, the keep included.
+pub fn propose_migration(
+    palace: &Path,
+    to: Target,
+    means: impl Into<Means>,
+    watch: &mut dyn FnMut(),
+) -> Result<Proposal, Error> {
+    let palace = resolve(palace)?;
+    let space = Keep::place(&RealDisk::new(), &palace)?;
+    let Means { limits, annex } = means.into();
+    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space, annex }.migrate(to, limits, watch)
 }
 
 /// Plans a repair without a lock and without writing anything, the keep included. No code means all of them.
@@ -100,29 +122,73 @@ pub(super) struct Desk<'d> {
 
 impl Desk<'_> {
     pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+        self.renew("rebuild", None, limits, watch)
+    }
+
+    /// A palace of another format of chromadb's, made from everything that can be read.
+    pub(super) fn to_format(
+        &self,
+        to: &'static Format,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        self.renew("migrate", Some(to), limits, watch)
+    }
+
+    fn renew(
+        &self,
+        title: &'static str,
+        to: Option<&'static Format>,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        Kind::insist_on_chroma(self.palace)?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
+        let preparation = self.preparation(&checked)?;
+        let mended = if to.is_some() { sound_codes(&checked.findings) } else { Vec::new() };
+        let renewed = |preparation: &Preparation, watch: &mut dyn FnMut()| {
+            let (preparation, unheld) = self.fitted(preparation.clone(), to)?;
+            let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
+                let (from, mended, preparation) = (source.format(), mended.clone(), preparation.clone());
+                let (to, origin, annex) = (to.unwrap_or(from), rebuild::Origin::Palace, self.annex.clone());
+                let order = rebuild::Order { from, to, preparation, mended, origin, annex };
+                let planned = rebuild::plan(order, rebuild::Replaced::Store(files), survey);
+                Planned { losses: [planned.losses, unheld.clone()].concat(), ..planned }
+            };
+            self.propose(title, self.files()?, (limits, &preparation), &plan, watch)
+        };
+        let read = reading(&preparation);
+        match renewed(&read, watch) {
+            // SQLite objects to a page in which nothing wrong was seen: everything is read without it.
+            Err(Error::Store(error)) if error.is_damage() && read.pages == Pages::Sound => {
+                renewed(&Preparation { pages: Pages::Salvaged, ..read }, watch)
+            }
+            proposed => proposed,
+        }
+    }
+
+    /// How a palace with these findings has to be read, all of it.
+    pub(super) fn preparation(&self, checked: &Checked) -> Result<Preparation, Error> {
         if let Some(finding) = checked.findings.iter().find(|finding| hides_records(finding)) {
             return Err(Error::Unclear { subject: finding.subject.clone(), evidence: finding.evidence.clone() });
         }
         // What a cut-short MemPalace left is only put in order where that was asked for.
         let is_leftover = |code| matches!(code, Code::LeftoverCollection | Code::LeftoverRicher);
-        let preparation = Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code));
-        let rebuilt = |preparation: &Preparation, watch: &mut dyn FnMut()| {
-            let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let (preparation, annex) = (preparation.clone(), self.annex.clone());
-                let order = rebuild::Order { preparation, mended: Vec::new(), annex };
-                rebuild::plan(source.format(), order, files, survey)
-            };
-            self.propose("rebuild", self.files()?, (limits, preparation), &plan, watch)
-        };
-        let read = reading(&preparation);
-        match rebuilt(&read, watch) {
-            // SQLite objects to a page in which nothing wrong was seen: everything is read without it.
-            Err(Error::Store(error)) if error.is_damage() && read.pages == Pages::Sound => {
-                rebuilt(&Preparation { pages: Pages::Salvaged, ..read }, watch)
-            }
-            proposed => proposed,
+        Ok(Preparation::of(&checked.findings, &|finding| !is_leftover(finding.code)))
+    }
+
+    /// How the store has to be read for a format that may have no place for all it holds, and what that leaves out.
+    fn fitted(&self, mut preparation: Preparation, to: Option<&Format>) -> Result<(Preparation, Vec<Loss>), Error> {
+        let Some(to) = to else { return Ok((preparation, Vec::new())) };
+        let source = Source::open(self.palace, self.scratch, &preparation)?;
+        if source.format().name == to.name {
+            return Err(Error::AlreadyThere { palace: self.palace.to_owned(), format: to.name.clone() });
         }
+        let unheld = chroma::unheld(&source, to)?;
+        if !unheld.is_empty() {
+            preparation.amendments.push(Amendment::Fit { format: to.name.clone() });
+        }
+        Ok((preparation, unheld))
     }
 
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
@@ -149,9 +215,10 @@ impl Desk<'_> {
             });
             mended.extend(also);
             let plan = |source: &Source, files: &StoreFiles, survey: &Survey| {
-                let (preparation, mended, annex) = (read.clone(), codes(&mended, &left), self.annex.clone());
-                let order = rebuild::Order { preparation, mended, annex };
-                rebuild::plan(source.format(), order, files, survey)
+                let (from, mended) = (source.format(), codes(&mended, &left));
+                let (preparation, origin, annex) = (read.clone(), rebuild::Origin::Palace, self.annex.clone());
+                let order = rebuild::Order { from, to: from, preparation, mended, origin, annex };
+                rebuild::plan(order, rebuild::Replaced::Store(files), survey)
             };
             self.propose("repair", files, (limits, &read), &plan, watch)?
         } else {
@@ -172,7 +239,8 @@ impl Desk<'_> {
     }
 
     /// The files are looked at first: whoever writes to them from here on is noticed.
-    fn files(&self) -> Result<StoreFiles, Error> {
+    pub(super) fn files(&self) -> Result<StoreFiles, Error> {
+        Kind::insist_on_chroma(self.palace)?;
         let files = StoreFiles::look(&RealDisk::new(), self.palace, chroma::DATABASE)?;
         files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
     }
@@ -189,27 +257,42 @@ impl Desk<'_> {
         let source = Source::open(self.palace, self.scratch, preparation)?;
         let survey = survey(&source, limits, watch)?;
         files.look_at_segments(&disk, self.palace, &survey)?;
-        let Planned { plan, bytes_needed, annex, blueprint, mut losses } = plan(&source, &files, &survey);
+        let mut planned = plan(&source, &files, &survey);
+        planned.losses.extend(preparation.losses());
+        self.proposal(title, source.format().name.clone(), planned, &survey, gathered(&source, &survey))
+    }
+
+    /// A plan with what a person wants to know about it.
+    pub(super) fn proposal(
+        &self,
+        title: &'static str,
+        format: String,
+        planned: Planned,
+        survey: &Survey,
+        (restored, finds): Gathered,
+    ) -> Result<Proposal, Error> {
+        let disk = RealDisk::new();
+        let Planned { plan, bytes_needed, annex, target, collections, mut losses } = planned;
         let (bytes_needed, outside) = means::share(&disk, self.space, bytes_needed, self.annex.as_ref().zip(annex))?;
-        losses.extend(preparation.losses());
         losses.sort();
-        let collections = survey.collections.iter().zip(blueprint.collections);
-        let collections = collections.map(|(one, new)| ProposedCollection {
-            name: new.name,
-            records: one.totals.records,
-            pending: one.totals.pending,
-            route: new.route,
+        losses.dedup();
+        let collections = survey.collections.iter().zip(collections).map(|(one, (name, route))| {
+            let (records, pending) = (one.totals.records, one.totals.pending);
+            ProposedCollection { name, records, pending, route }
         });
         Ok(Proposal {
             title,
             plan,
-            restored: source.restored().chain(restored(&survey)).collect(),
+            restored,
+            finds,
             collections: collections.collect(),
             losses,
-            format: source.format().name.clone(),
+            format,
+            target,
             bytes_needed,
             bytes_free: disk.space(self.space)?,
             outside,
+            enclosed: None,
         })
     }
 }
@@ -234,6 +317,28 @@ fn codes(mended: &[Finding], left: &[Finding]) -> Vec<String> {
     codes.into_iter().map(str::to_owned).collect()
 }
 
+/// What a new format could get wrong, and must not: kinds that even a quick look at the old store would have shown.
+const OF_FORMAT: [Code; 11] = [
+    Code::DatabaseMigrations,
+    Code::DatabaseSchema,
+    Code::FulltextMissing,
+    Code::SequencePoisoned,
+    Code::SequenceType,
+    Code::SequenceUnreadable,
+    Code::SequenceAhead,
+    Code::WritesVanish,
+    Code::QueuePoison,
+    Code::CollectionSpace,
+    Code::CollectionConfig,
+];
+
+/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong and keeps.
+fn sound_codes(kept: &[Finding]) -> Vec<String> {
+    let is_kept =
+        |code: &Code| kept.iter().any(|finding| finding.code == *code && matches!(finding.remedy, Remedy::Person(_)));
+    OF_FORMAT.iter().filter(|code| !is_kept(code)).map(|code| code.name().to_owned()).collect()
+}
+
 /// Whether a program can mend it.
 fn is_mendable(finding: &Finding) -> bool {
     match finding.remedy {
@@ -248,9 +353,16 @@ fn is_of_index(amendment: &Amendment) -> bool {
     *amendment == Amendment::FullText
 }
 
-fn reading(preparation: &Preparation) -> Preparation {
+pub(super) fn reading(preparation: &Preparation) -> Preparation {
     let amendments = preparation.amendments.iter().filter(|amendment| !is_of_index(amendment));
     Preparation { amendments: amendments.cloned().collect(), ..preparation.clone() }
+}
+
+/// What was found elsewhere than where it should have been: counts by place, and one by one.
+pub(super) type Gathered = (Vec<(String, u64)>, Finds);
+
+pub(super) fn gathered(source: &Source, survey: &Survey) -> Gathered {
+    (source.restored().chain(restored(survey)).collect(), source.finds().clone())
 }
 
 fn restored(survey: &Survey) -> Vec<(String, u64)> {

@@ -1,7 +1,8 @@
 //! What a keep says about its palace, read without a lock and without changing anything.
 
+use super::hold::{self, Hold};
 use super::keep::{Folder, JOURNAL, Keep};
-use super::{Error, Preview, resolve};
+use super::{Account, Error, Preview, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::{self, Entry, Outcome};
 use crate::journal::Tail;
@@ -40,6 +41,11 @@ pub struct OperationView {
     pub torn_bytes: u64,
     /// Bytes its folder takes on the disk.
     pub bytes: u64,
+    /// What it could not carry over and what it found elsewhere, as it was written down when it began; `None` where
+    /// nothing was.
+    pub account: Option<Account>,
+    /// What its folder has to be kept for, as far as the folder itself says.
+    pub holds: Vec<Hold>,
     /// Its folder.
     pub folder: PathBuf,
 }
@@ -55,6 +61,16 @@ impl History {
     /// The operation without an end, if there is one.
     pub fn interrupted(&self) -> Option<&OperationView> {
         self.operations.iter().find(|operation| operation.outcome.is_none())
+    }
+
+    /// Bytes that all operations take on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.operations.iter().map(|operation| operation.bytes).sum()
+    }
+
+    /// Bytes that a sweep could free without anybody giving up anything, if the palace is sound.
+    pub fn sweepable_bytes(&self) -> u64 {
+        self.operations.iter().filter(|operation| operation.holds.is_empty()).map(|operation| operation.bytes).sum()
     }
 
     /// The operation of a number.
@@ -97,6 +113,8 @@ fn preview(keep: &Keep) -> Result<Option<Preview>, Error> {
 
 fn view(disk: &dyn Disk, folder: &Folder) -> Result<OperationView, Error> {
     let entry: Entry<Step> = engine::read(disk, &folder.path.join(JOURNAL))?;
+    let account = Account::read(disk, &folder.path)?;
+    let holds = hold::holds(disk, folder, &entry, account.as_ref())?;
     let ledger = &entry.ledger;
     let steps = entry.begin.plan.steps.iter().enumerate();
     let steps = steps.map(|(index, step)| (step.to_string(), ledger.mark(index).unwrap_or(engine::Mark::Untouched)));
@@ -108,6 +126,8 @@ fn view(disk: &dyn Disk, folder: &Folder) -> Result<OperationView, Error> {
         is_committed: ledger.is_committed(),
         torn_bytes: if let Tail::Torn { bytes, .. } = entry.tail { bytes } else { 0 },
         bytes: bytes_of(disk, &folder.path)?,
+        account,
+        holds,
         folder: folder.path.clone(),
         title: entry.begin.title,
         began_at: entry.begin.began_at,

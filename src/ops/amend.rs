@@ -38,19 +38,23 @@ pub fn plan(format: &Format, order: Order, files: &StoreFiles, survey: &Survey) 
     steps.push(Step::Chroma(chroma::Step::Amend { blueprint: blueprint.clone(), amendments }));
     steps.extend(parts::sentinel(survey));
     steps.extend(parts::build_indexes(survey, &blueprint));
-    let (left, losses): (Vec<Loss>, Vec<Loss>) =
-        survey.losses.iter().cloned().partition(|loss| stays(&blueprint, loss));
-    // Vectors are known from the counts.
-    let left = left.iter().filter(|loss| !matches!(loss, Loss::Vector { .. })).count();
-    steps.extend(parts::bring(annex.as_ref(), files, survey, &blueprint));
-    parts::prove(&mut steps, survey, left as u64, &mended);
-    let pivot = parts::Swap::of(files, &blueprint).commit(&mut steps);
-    let room = annex.is_some().then(|| parts::annex_room(files, survey, &blueprint));
+    let losses = survey.losses.iter().filter(|loss| !stays(&blueprint, loss)).cloned().collect();
+    steps.extend(parts::bring(annex.as_ref(), parts::built(Some(files), survey, &blueprint)));
+    parts::prove(&mut steps, survey, left(&blueprint, survey), &mended);
+    let pivot = parts::Swap::of(Some(files), &blueprint).commit(&mut steps);
+    let room = annex.is_some().then(|| parts::annex_room(Some(files), survey, &blueprint));
     steps.extend(parts::delete_annex(annex));
     let backup: u64 = parts::replaced(files, &blueprint).map(|entry| entry.bytes).sum();
     let bytes_needed =
         backup + parts::bytes_of_indexes(survey, &blueprint) + parts::bytes_of_databases(files, &blueprint);
-    Planned { plan: Plan { steps, pivot }, bytes_needed, annex: room, blueprint, losses }
+    Planned { annex: room, ..Planned::of(Plan { steps, pivot }, bytes_needed, blueprint, losses) }
+}
+
+/// Things that a rebuild would leave out, and that stay where they are. Vectors are not among them: they are known from
+/// the counts.
+pub fn left(blueprint: &Blueprint, survey: &Survey) -> u64 {
+    let is_left = |loss: &&Loss| stays(blueprint, loss) && !matches!(loss, Loss::Vector { .. });
+    survey.losses.iter().filter(is_left).count() as u64
 }
 
 /// What a rebuild would leave out, and stays where it is.
@@ -62,7 +66,7 @@ fn stays(blueprint: &Blueprint, loss: &Loss) -> bool {
         blueprint.collections.iter().filter(|new| new.name == *name).all(is_same)
     };
     match loss {
-        Loss::Orphan { collection, .. } => is_kept(collection),
+        Loss::Orphan { collection, .. } | Loss::Length { collection, .. } => is_kept(collection),
         Loss::Vector { collection, .. } => is_kept(collection) && !takes_writes,
         Loss::Unowned { .. } | Loss::Stranger { .. } => true,
         _ => false,

@@ -39,10 +39,27 @@ impl StoreFiles {
 
     /// Looks at the directories of the segments that the collections name.
     pub fn look_at_segments(&mut self, disk: &dyn Disk, palace: &Path, survey: &Survey) -> Result<(), Unfit> {
-        for name in survey.collections.iter().filter_map(|one| one.collection.vector.as_deref()) {
-            self.segments.extend(Entry::look(disk, palace, name)?);
+        let names = survey.collections.iter().filter_map(|one| one.collection.vector.as_deref());
+        self.look_at_named(disk, palace, names)
+    }
+
+    /// Looks at those of some segments that are there.
+    pub fn look_at_named<'n>(
+        &mut self,
+        disk: &dyn Disk,
+        directory: &Path,
+        names: impl Iterator<Item = &'n str>,
+    ) -> Result<(), Unfit> {
+        for name in names {
+            self.segments.extend(Entry::look(disk, directory, name)?);
         }
         Ok(())
+    }
+
+    /// Space that all of it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        let parts = [&self.database].into_iter().chain(&self.siblings).chain(&self.segments);
+        parts.map(|entry| entry.bytes).sum()
     }
 
     pub(super) fn segment(&self, name: &Option<String>) -> Option<&Entry> {

@@ -2,17 +2,19 @@
 
 use super::AnnexRoom;
 use super::files::{Entry, StoreFiles};
-use super::names::{ASIDE, BACKUP, STAGING};
+use super::names::{ASIDE, BACKUP, INPUT, INTAKE, STAGING};
+use super::rebuild::Origin;
 use super::step::Step;
 use crate::store::chroma::{
-    self, Blueprint, DATABASE, Expected, ExpectedCollection, NewCollection, Renamed, Route, Survey, Surveyed,
+    self, Blueprint, DATABASE, Expected, ExpectedCollection, NewCollection, Preparation, Renamed, Route, Survey,
+    Surveyed,
 };
 use crate::tree::{self, Annex, Copy, Need, Spot};
 
 /// Room for what is not counted: directories, the journal, SQLite's rollback journal.
-const SLACK_BYTES: u64 = 8 << 20;
+pub(super) const SLACK_BYTES: u64 = 8 << 20;
 
-/// A copy of the database, its siblings and some of its segments.
+/// A copy of the database, which comes first, its siblings and some of its segments.
 pub(super) fn backup<'f>(files: &'f StoreFiles, segments: impl Iterator<Item = &'f Entry>) -> Step {
     let entries = [&files.database].into_iter().chain(&files.siblings).chain(segments);
     let (names, bytes): (Vec<_>, Vec<_>) = entries.map(|entry| (entry.name.clone(), entry.bytes)).unzip();
@@ -69,11 +71,11 @@ pub(super) struct Swap<'s> {
 
 impl<'s> Swap<'s> {
     /// The store of a blueprint takes the place of the one it was made from.
-    pub(super) fn of(files: &'s StoreFiles, blueprint: &'s Blueprint) -> Swap<'s> {
-        let is_new = |new: &&chroma::NewCollection| matches!(new.route, Route::Segment | Route::Built { .. });
+    pub(super) fn of(files: Option<&'s StoreFiles>, blueprint: &'s Blueprint) -> Swap<'s> {
+        let is_new = |new: &&NewCollection| matches!(new.route, Route::Segment | Route::Built { .. });
         let segments = blueprint.collections.iter().filter(is_new).map(|new| &*new.vector.new).collect();
-        let replaced = replaced(files, blueprint).collect();
-        Swap { database: DATABASE, segments, old: Some(files), replaced }
+        let replaced = files.into_iter().flat_map(|files| replaced(files, blueprint)).collect();
+        Swap { database: DATABASE, segments, old: files, replaced }
     }
 
     /// The steps that change what the palace is. Returns the pivot: the first step that cannot be undone.
@@ -130,16 +132,16 @@ fn set_aside(entry: &Entry, need: Need) -> Step {
 
 /// Room for the database with its siblings: in the backup, in staging, and for a copy to read where one is needed.
 pub(super) fn bytes_of_databases(files: &StoreFiles, blueprint: &Blueprint) -> u64 {
-    bytes_of_scratch(files, blueprint) + bytes_of_old(files) + bytes_of_new(files) + SLACK_BYTES
+    bytes_of_scratch(files, &blueprint.preparation) + bytes_of_old(files) + bytes_of_new(files) + SLACK_BYTES
 }
 
 /// Room for a copy to read, where one is needed.
-fn bytes_of_scratch(files: &StoreFiles, blueprint: &Blueprint) -> u64 {
-    let takes_copy = files.is_hot() || blueprint.preparation != chroma::Preparation::default();
+pub(super) fn bytes_of_scratch(files: &StoreFiles, preparation: &Preparation) -> u64 {
+    let takes_copy = files.is_hot() || *preparation != Preparation::default();
     if takes_copy { bytes_of_new(files) } else { 0 }
 }
 
-fn bytes_of_old(files: &StoreFiles) -> u64 {
+pub(super) fn bytes_of_old(files: &StoreFiles) -> u64 {
     files.database.bytes + files.siblings.iter().map(|entry| entry.bytes).sum::<u64>()
 }
 
@@ -148,9 +150,15 @@ fn bytes_of_new(files: &StoreFiles) -> u64 {
     bytes_of_old(files) + bytes_of_old(files) / 4
 }
 
+/// Room for a database of records that are in none yet. Each text stands in its row, in the full-text index and in that
+/// index's copy.
+pub(super) fn bytes_of_rows(survey: &Survey) -> u64 {
+    survey.collections.iter().map(|one| 4 * one.totals.row_bytes + one.totals.vector_bytes).sum()
+}
+
 /// Room for the segments that are built.
 pub(super) fn bytes_of_indexes(survey: &Survey, blueprint: &Blueprint) -> u64 {
-    built(survey, blueprint).map(|(one, _)| bytes_of_index(one)).sum()
+    built_indexes(survey, blueprint).map(|(one, _)| bytes_of_index(one)).sum()
 }
 
 fn bytes_of_index(one: &Surveyed) -> u64 {
@@ -158,9 +166,29 @@ fn bytes_of_index(one: &Surveyed) -> u64 {
 }
 
 /// Collections whose segments are built anew.
-fn built<'b>(survey: &'b Survey, blueprint: &'b Blueprint) -> impl Iterator<Item = (&'b Surveyed, &'b NewCollection)> {
+fn built_indexes<'b>(
+    survey: &'b Survey,
+    blueprint: &'b Blueprint,
+) -> impl Iterator<Item = (&'b Surveyed, &'b NewCollection)> {
     let pairs = survey.collections.iter().zip(&blueprint.collections);
     pairs.filter(|(_, new)| matches!(new.route, Route::Built { .. }))
+}
+
+/// What is not a palace is made one first, for reading: in the annex, if there is one.
+pub(super) fn take_in(origin: &Origin, annex: Option<&Annex>) -> Vec<Step> {
+    let target = if annex.is_some() { Spot::annex(INTAKE) } else { Spot::operation(INTAKE) };
+    match origin {
+        Origin::Palace => Vec::new(),
+        Origin::Intake(step) => vec![tree(tree::Step::CreateDir { target }), step.clone()],
+    }
+}
+
+/// Nobody needs that any more, nor the copy of an export it was made of. What is in the annex goes with it.
+pub(super) fn drop_intake(origin: &Origin, annex: Option<&Annex>) -> Vec<Step> {
+    let intake = matches!(origin, Origin::Intake(_)).then_some(INTAKE).filter(|_| annex.is_none());
+    let input = matches!(origin, Origin::Intake(Step::Lines(_))).then_some(INPUT);
+    let names = intake.into_iter().chain(input);
+    names.map(|name| tree(tree::Step::Delete { target: Spot::operation(name) })).collect()
 }
 
 pub(super) fn staged(name: &str) -> Spot {
@@ -173,17 +201,24 @@ pub(super) fn create_staging(annex: Option<&Annex>) -> Vec<Step> {
     annex.into_iter().chain([tree(tree::Step::CreateDir { target: Spot::operation(STAGING) })]).collect()
 }
 
+/// What is built of a Chroma store, with the bytes of each thing.
+pub(super) fn built<'b>(
+    files: Option<&StoreFiles>,
+    survey: &'b Survey,
+    blueprint: &'b Blueprint,
+) -> impl Iterator<Item = (&'b str, u64)> {
+    let database = files.map_or_else(|| bytes_of_rows(survey), |files| files.database.bytes);
+    let indexes = built_indexes(survey, blueprint).map(|(one, new)| (&*new.vector.new, bytes_of_index(one)));
+    [(DATABASE, database)].into_iter().chain(indexes)
+}
+
 /// Brings what was built in the annex to the staging directory, where the rest goes on as if it had been built there.
-pub(super) fn bring(annex: Option<&Annex>, files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> Vec<Step> {
-    if annex.is_none() {
-        return Vec::new();
-    }
-    let bring = |name: &str, bytes| {
+pub(super) fn bring<'b>(annex: Option<&Annex>, built: impl Iterator<Item = (&'b str, u64)>) -> Vec<Step> {
+    let bring = |(name, bytes)| {
         let (source, target) = (Spot::annex(name), staged(name));
         tree(tree::Step::Bring { source, target, bytes })
     };
-    let built = built(survey, blueprint).map(|(one, new)| bring(&new.vector.new, bytes_of_index(one)));
-    [bring(DATABASE, files.database.bytes)].into_iter().chain(built).collect()
+    if annex.is_some() { built.map(bring).collect() } else { Vec::new() }
 }
 
 /// Clears away what nobody needs once the new store has taken its place.
@@ -192,10 +227,12 @@ pub(super) fn delete_annex(annex: Option<Annex>) -> Option<Step> {
 }
 
 /// The room that an annex takes and gives.
-pub(super) fn annex_room(files: &StoreFiles, survey: &Survey, blueprint: &Blueprint) -> AnnexRoom {
-    let spared = bytes_of_scratch(files, blueprint);
-    let built = bytes_of_new(files) + bytes_of_indexes(survey, blueprint);
-    AnnexRoom { needed: spared + built + SLACK_BYTES, spared }
+pub(super) fn annex_room(files: Option<&StoreFiles>, survey: &Survey, blueprint: &Blueprint) -> AnnexRoom {
+    let (spared, database) = match files {
+        Some(files) => (bytes_of_scratch(files, &blueprint.preparation), bytes_of_new(files)),
+        None => (bytes_of_rows(survey), bytes_of_rows(survey)), // as it is taken in, and as it is built
+    };
+    AnnexRoom { needed: spared + database + bytes_of_indexes(survey, blueprint) + SLACK_BYTES, spared }
 }
 
 pub(super) fn tree(step: tree::Step) -> Step {

@@ -1,9 +1,10 @@
 //! Every step an operation can have: over files, or over a store.
 
-use super::names::STAGING;
+use super::names::{INPUT, INTAKE, STAGING};
 use crate::disk::{self, Disk};
 use crate::engine::{self, Observed, Plan, StepError};
 use crate::store::chroma::{self, Workshop};
+use crate::store::{exact, lines};
 use crate::tree::{self, Annex, Roots};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,33 +17,56 @@ pub enum Step {
     Tree(tree::Step),
     /// Over a Chroma store that is being built.
     Chroma(chroma::Step),
+    /// Over a `sqlite_exact` store that is being built, or read.
+    Exact(exact::Step),
+    /// Over the lines of an export.
+    Lines(lines::Step),
 }
 
 /// What the steps of an operation work with.
 pub struct World<'d> {
     roots: Roots<'d>,
     workshop: Workshop<'d>,
+    exact: exact::Workshop<'d>,
+    intake: PathBuf,
 }
 
 impl<'d> World<'d> {
     /// The world of an operation: its palace, its folder, and the store its plan describes.
     pub fn new(disk: &'d dyn Disk, palace: &Path, folder: &Path, plan: &Plan<Step>) -> World<'d> {
-        let blueprint = plan.steps.iter().find_map(|step| match step {
+        let steps = || plan.steps.iter();
+        let blueprint = steps().find_map(|step| match step {
             Step::Chroma(chroma::Step::CreateStore(blueprint) | chroma::Step::Amend { blueprint, .. }) => {
                 Some(blueprint.clone())
             }
             _ => None,
         });
-        let blueprint = blueprint.unwrap_or_default();
-        let annex = annex_of(plan).cloned();
-        let staging = folder.join(STAGING);
+        let preparation = steps().find_map(|step| match step {
+            Step::Exact(exact::Step::CreateStore { preparation }) => Some(preparation.clone()),
+            _ => None,
+        });
+        let is_taken_in = steps().any(|step| matches!(step, Step::Exact(exact::Step::TakeIn { .. }) | Step::Lines(_)));
+        let (staging, palace, annex) = (folder.join(STAGING), palace.to_owned(), annex_of(plan).cloned());
         // One whose path is not that of an annex is refused by every step before anything is done there.
-        let built = annex.as_ref().and_then(|annex| annex.path().ok()).unwrap_or_else(|| staging.clone());
-        let workshop = Workshop::new(disk, palace.to_owned(), built.clone(), built, blueprint);
+        let (built, intake) = match annex.as_ref().and_then(|annex| annex.path().ok()) {
+            Some(annex) => (annex.clone(), annex.join(INTAKE)),
+            None => (staging.clone(), folder.join(INTAKE)),
+        };
+        let source = if is_taken_in { intake.clone() } else { palace.clone() };
+        let blueprint = blueprint.unwrap_or_default();
+        let workshop = Workshop::new(disk, source, built.clone(), built.clone(), blueprint);
+        let exact = exact::Workshop::new(disk, palace.clone(), built, intake.clone(), preparation.unwrap_or_default());
         World {
-            roots: Roots { disk, palace: palace.to_owned(), operation: folder.to_owned(), annex },
-            workshop: workshop.proving_in(staging),
+            roots: Roots { disk, palace, operation: folder.to_owned(), annex },
+            workshop: workshop.proving_in(staging.clone()),
+            exact: exact.proving_in(staging),
+            intake,
         }
+    }
+
+    fn close(&mut self) {
+        self.workshop.close();
+        self.exact.close();
     }
 
     /// Makes durable whatever a killed process left in the page cache of the annex's file system. An operation that is
@@ -70,41 +94,54 @@ pub fn annex_of(plan: &Plan<Step>) -> Option<&Annex> {
     })
 }
 
+impl Step {
+    /// Whoever works on a store works in the annex, if there is one. Steps over files look for themselves.
+    fn check_annex(&self, world: &World<'_>) -> Result<(), tree::Error> {
+        match self {
+            Step::Tree(_) => Ok(()),
+            Step::Chroma(_) | Step::Exact(_) | Step::Lines(_) => world.roots.check_annex(),
+        }
+    }
+}
+
 impl engine::Step for Step {
     type World<'w> = World<'w>;
 
     fn observe(&self, world: &mut World<'_>) -> Result<Observed, StepError> {
+        match self.check_annex(world) {
+            Err(tree::Error::NotOurs { .. }) => return Ok(Observed::Foreign),
+            checked => checked?,
+        }
         match self {
             Step::Tree(step) => Ok(step.observe(&world.roots)?),
-            Step::Chroma(step) => match world.roots.check_annex() {
-                Err(tree::Error::NotOurs { .. }) => Ok(Observed::Foreign),
-                checked => checked.map_err(StepError::from).and_then(|()| step.observe(&mut world.workshop)),
-            },
+            Step::Chroma(step) => step.observe(&mut world.workshop),
+            Step::Exact(step) => step.observe(&mut world.exact),
+            Step::Lines(step) => step.observe(world.roots.disk, &world.intake),
         }
     }
 
     fn apply(&self, world: &mut World<'_>) -> Result<(), StepError> {
+        self.check_annex(world)?;
         match self {
             Step::Tree(step) => {
                 if let tree::Step::Bring { .. } = step {
-                    world.workshop.close(); // a database that is open may be written to
+                    world.close(); // a database that is open may be written to
                 }
                 Ok(step.apply(&world.roots)?)
             }
-            Step::Chroma(step) => {
-                world.roots.check_annex()?;
-                step.apply(&mut world.workshop)
-            }
+            Step::Chroma(step) => step.apply(&mut world.workshop),
+            Step::Exact(step) => step.apply(&mut world.exact),
+            Step::Lines(step) => step.apply(world.roots.disk, &world.roots.operation.join(INPUT), &world.intake),
         }
     }
 
     fn revert(&self, world: &mut World<'_>) -> Result<(), StepError> {
+        self.check_annex(world)?;
         match self {
             Step::Tree(step) => Ok(step.revert(&world.roots)?),
-            Step::Chroma(step) => {
-                world.roots.check_annex()?;
-                step.revert(&mut world.workshop)
-            }
+            Step::Chroma(step) => step.revert(&mut world.workshop),
+            Step::Exact(step) => step.revert(&mut world.exact),
+            Step::Lines(step) => step.revert(world.roots.disk, &world.intake),
         }
     }
 
@@ -112,6 +149,8 @@ impl engine::Step for Step {
         match self {
             Step::Tree(step) => step.weight(),
             Step::Chroma(step) => step.weight(),
+            Step::Exact(step) => step.weight(),
+            Step::Lines(step) => step.weight(),
         }
     }
 }
@@ -121,6 +160,8 @@ impl fmt::Display for Step {
         match self {
             Step::Tree(step) => step.fmt(f),
             Step::Chroma(step) => step.fmt(f),
+            Step::Exact(step) => step.fmt(f),
+            Step::Lines(step) => step.fmt(f),
         }
     }
 }

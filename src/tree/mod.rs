@@ -1,35 +1,40 @@
 //! Steps over files and directories that any store could use: copy, place, set aside, replace, delete.
 //!
 //! Every step works between two directories, the palace and the operation's own folder, and names things relative to
-//! them, so that a keep and its palace can be moved together and recovered elsewhere. A third one, the [`Annex`], lies
-//! wherever there is room, and only where somebody asked for it.
+//! them, so that a keep and its palace can be moved together and recovered elsewhere. What earlier operations have kept
+//! can be read as well, and only read. One more directory, the [`Annex`], lies wherever there is room, and only where
+//! somebody asked for it.
 
 mod annex;
+mod compare;
 mod copy;
 mod fingerprint;
 mod step;
 
 pub use annex::Annex;
+pub use compare::is_same;
 pub use fingerprint::Fingerprint;
 pub use step::{Copy, Need, Step};
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, parent};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-/// Which of the directories a name belongs to.
+/// Which directory a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
     /// The live directory.
     Palace,
     /// The operation's folder in the keep.
     Operation,
+    /// The keep, with the folders of all operations: to read from, never to change.
+    Keep,
     /// The operation's annex, if it has one.
     Annex,
 }
 
-/// A place on the disk, relative to one of the directories.
+/// A place on the disk, relative to one of these directories.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spot {
     root: Root,
@@ -45,6 +50,11 @@ impl Spot {
     /// A place in the operation's folder.
     pub fn operation(name: impl Into<String>) -> Spot {
         Spot { root: Root::Operation, name: name.into() }
+    }
+
+    /// A place in the keep, which begins with the name of an operation's folder.
+    pub fn keep(name: impl Into<String>) -> Spot {
+        Spot { root: Root::Keep, name: name.into() }
     }
 
     /// A place in the operation's annex.
@@ -64,12 +74,13 @@ impl fmt::Display for Spot {
         match self.root {
             Root::Palace => write!(f, "palace/{}", self.name),
             Root::Operation => f.write_str(&self.name),
+            Root::Keep => write!(f, "keep/{}", self.name),
             Root::Annex => write!(f, "annex/{}", self.name),
         }
     }
 }
 
-/// The directories, and the disk they are on.
+/// The directories, and the disk they are on. The keep is the directory that holds the operation's folder.
 pub struct Roots<'d> {
     /// The disk.
     pub disk: &'d dyn Disk,
@@ -82,9 +93,18 @@ pub struct Roots<'d> {
 }
 
 impl Roots<'_> {
-    /// The path of a place inside one of the directories. A name that is empty or leads out is refused, whatever
-    /// journal it stands in: nothing is ever done to the palace itself, or beside it (invariant I17).
+    /// The path of a place inside one of the directories that may be changed. A name that is empty or leads out is refused, whatever
+    /// journal it stands in: nothing is ever done to the palace itself, or beside it, or to what another operation has
+    /// kept (invariants I13 and I17).
     pub fn path(&self, spot: &Spot) -> Result<PathBuf, Error> {
+        match spot.root {
+            Root::Palace | Root::Operation | Root::Annex => self.readable(spot),
+            Root::Keep => Err(Error::LeadsOut { spot: spot.clone() }),
+        }
+    }
+
+    /// The path of a place that is only read.
+    pub fn readable(&self, spot: &Spot) -> Result<PathBuf, Error> {
         let mut path = self.root(spot)?;
         for part in spot.name.split('/') {
             if part.is_empty() || part == "." || part == ".." || part.contains('\0') {
@@ -97,15 +117,18 @@ impl Roots<'_> {
 
     /// The path of a directory that is only read, which may be the palace itself.
     pub fn directory(&self, spot: &Spot) -> Result<PathBuf, Error> {
-        if spot.name.is_empty() { self.root(spot) } else { self.path(spot) }
+        match spot.root {
+            Root::Palace | Root::Operation | Root::Annex if spot.name.is_empty() => self.root(spot),
+            _ => self.readable(spot),
+        }
     }
 
-    /// The path of an entry of a directory, by a name without slashes.
+    /// The path of an entry of a directory that is only read, by a name without slashes.
     pub fn entry(&self, directory: &Spot, name: &str) -> Result<PathBuf, Error> {
         let spot = directory.join(name);
         match name.contains('/') {
             true => Err(Error::LeadsOut { spot }),
-            false => self.path(&spot),
+            false => self.readable(&spot),
         }
     }
 
@@ -132,6 +155,7 @@ impl Roots<'_> {
         match (spot.root, &self.annex) {
             (Root::Palace, _) => Ok(self.palace.clone()),
             (Root::Operation, _) => Ok(self.operation.clone()),
+            (Root::Keep, _) => Ok(parent(&self.operation).to_owned()),
             (Root::Annex, None) => Err(Error::LeadsOut { spot: spot.clone() }),
             (Root::Annex, Some(annex)) => {
                 self.check_annex()?;
@@ -165,6 +189,14 @@ pub enum Error {
     Changed {
         /// The file.
         path: PathBuf,
+    },
+    /// A copy is not what it was made from.
+    #[error("{} is not equal to {}", copy.display(), original.display())]
+    NotEqual {
+        /// What it was made from.
+        original: PathBuf,
+        /// The copy.
+        copy: PathBuf,
     },
     /// A plan names a directory for its annex that no operation would make.
     #[error("the plan puts its annex into “{directory}” as “{token}”, and no operation would do that")]

@@ -1,5 +1,6 @@
 //! The steps themselves. Each is durable when it returns: what it moved, and the directories that name it.
 
+use super::compare;
 use super::copy::{self, part};
 use super::{Annex, Error, Fingerprint, Roots, Spot, annex};
 use crate::disk::{Disk, parent, remove_tree};
@@ -93,6 +94,8 @@ pub enum Step {
         /// What is removed.
         target: Spot,
     },
+    /// Reads a copy again, and what it was made from, and compares them byte for byte.
+    Compare(Copy),
     /// Makes the annex; undoing it removes the annex with all that later steps left in it.
     CreateAnnex(Annex),
     /// Takes something that was built in the annex to where the palace is.
@@ -117,8 +120,8 @@ impl Step {
             Step::Backup(copy) | Step::Copy(copy) => observe_copy(disk, &roots.path(&copy.target)?)?,
             Step::CreateDir { target } if exists(target)? => Observed::After,
             Step::CreateDir { .. } => Observed::Before,
-            // Nobody can see whether bytes are durable; syncing again is harmless.
-            Step::Sync { .. } => Observed::Before,
+            // Nobody can see whether bytes are durable or were compared; doing it again is harmless.
+            Step::Sync { .. } | Step::Compare(_) => Observed::Before,
             Step::Place { source, target } => match (exists(source)?, exists(target)?) {
                 (_, false) => Observed::Before,
                 (false, true) => Observed::After,
@@ -187,6 +190,7 @@ impl Step {
                 disk.sync(parent(&source))?;
             }
             Step::Delete { target } => remove(disk, &roots.path(target)?)?,
+            Step::Compare(copy) => compare::compare(roots, copy)?,
             Step::CreateAnnex(annex) => annex.make(roots)?,
             Step::Bring { source, target, .. } => copy::bring(disk, &roots.path(source)?, &roots.path(target)?)?,
             Step::DeleteAnnex(annex) => annex.remove(roots)?,
@@ -208,16 +212,28 @@ impl Step {
             Step::Place { source, target } | Step::RenameAside { source, target, .. } => {
                 rename(disk, &roots.path(target)?, &roots.path(source)?)?;
             }
-            Step::Sync { .. } => {}
+            Step::Sync { .. } | Step::Compare(_) => {}
             Step::Replace { .. } | Step::Delete { .. } | Step::DeleteAnnex(_) => return Err(Error::CannotRevert),
         }
         Ok(())
     }
 
-    /// Bytes this step writes.
+    /// What the step leaves in the operation's folder: where, and for the thing itself, not a copy of it, what it was
+    /// when it was read.
+    pub fn keeps(&self) -> Vec<(Spot, Option<&Fingerprint>)> {
+        match self {
+            Step::Backup(copy) => copy.names.iter().map(|name| (copy.target.join(name), None)).collect(),
+            Step::LinkAside { target, expects, .. } | Step::RenameAside { target, expects, .. } => {
+                vec![(target.clone(), Some(expects))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Bytes this step reads or writes.
     pub fn weight(&self) -> u64 {
         match self {
-            Step::Backup(copy) | Step::Copy(copy) => copy.bytes,
+            Step::Backup(copy) | Step::Copy(copy) | Step::Compare(copy) => copy.bytes,
             Step::Bring { bytes, .. } => *bytes,
             _ => 0,
         }
@@ -300,6 +316,9 @@ impl fmt::Display for Step {
             Step::RenameAside { source, target, .. } => write!(f, "move {source} aside to {target}"),
             Step::Replace { source, target, .. } => write!(f, "replace {target} by {source}"),
             Step::Delete { target } => write!(f, "remove {target}"),
+            Step::Compare(copy) => {
+                write!(f, "prove that {} of {} and {} are equal", count(copy), copy.source, copy.target)
+            }
             Step::CreateAnnex(annex) => write!(f, "make the annex {annex}"),
             Step::Bring { source, target, .. } => write!(f, "bring {source} to {target}"),
             Step::DeleteAnnex(annex) => write!(f, "remove the annex {annex}"),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Where every scene has its operation.
 pub const FOLDER: &str = "/keep/0001-test";
-const UNBORN: &str = "/keep/.unborn";
+pub const UNBORN: &str = "/keep/.unborn";
 /// Where every scene has its palace.
 pub const PALACE: &str = "/palace";
 
@@ -81,7 +81,7 @@ pub struct Explorer<'s, C: Scene> {
 
 pub fn begin<'d, S: Step>(disk: &'d MemoryDisk, plan: &Plan<S>) -> Result<Operation<'d, S>, Error> {
     let begin = Begin { number: 1, title: "test".into(), began_at: 0, plan: plan.clone() };
-    Operation::begin(disk, Path::new(FOLDER), Path::new(UNBORN), begin)
+    Operation::begin(disk, Path::new(FOLDER), Path::new(UNBORN), begin, &[])
 }
 
 pub fn entry<S: Step>(disk: &MemoryDisk) -> Result<Entry<S>, Error> {

@@ -8,9 +8,10 @@ use palacekeeper::journal::frame::Header;
 use palacekeeper::journal::{Journal, Outcome, Plan, Record};
 use palacekeeper::ops::Step;
 use palacekeeper::store::chroma::{
-    self, Amendment, Batch, Blueprint, Donor, Expected, NewCollection, Pages, Preparation, QueueBatch, Renamed, Route,
-    Scope,
+    self, Amendment, Batch, Blueprint, Donor, Expected, ExpectedCollection, NewCollection, Pages, Preparation,
+    QueueBatch, Renamed, Route, Scope, Waiting,
 };
+use palacekeeper::store::{exact, lines};
 use palacekeeper::tree::{self, Copy, Fingerprint, Need, Spot};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::Path;
@@ -83,8 +84,34 @@ pub fn steps() -> Golden<Step> {
     Golden { name: "steps.journal", frames, bytes: include_bytes!("../golden/steps.journal") }
 }
 
-/// Steps of an operation with an annex.
-fn annex_steps() -> Vec<Step> {
+/// What came with migrations, in an order that no operation has.
+pub fn plan_of_migrations() -> Plan<Step> {
+    let waiting = Waiting { topic: "persistent://a".into(), segment: "c".into(), after: 300 };
+    let amendments = vec![Amendment::Fit { format: "0.5.23".into() }, Amendment::Apply(vec![waiting])];
+    let expected: ExpectedCollection =
+        plain(r#"{"records":99,"vectors":98,"pending":0,"digest":[1,2,3,18446744073709551615]}"#);
+    let (records, bytes) = (99, 1 << 20);
+    let exact = [
+        exact::Step::CreateStore { preparation: Preparation { amendments, ..Preparation::default() } },
+        exact::Step::UpsertBatch(Batch { first: 1, last: 100, records, bytes }),
+        exact::Step::Verify { expected: vec![expected], bytes },
+        exact::Step::TakeIn { records, bytes },
+    ];
+    let lines = [Step::Lines(lines::Step::TakeIn { records, bytes })];
+    Plan { steps: exact.map(Step::Exact).into_iter().chain(lines).collect(), pivot: 3 }
+}
+
+/// A journal that has begun that plan.
+pub fn migrations() -> Golden<Step> {
+    let frames = vec![
+        vec![Record::Begin { title: "migrate".into(), began_at: 1_790_000_000, plan: plan_of_migrations() }],
+        vec![Record::Intent(0)],
+    ];
+    Golden { name: "migrations.journal", frames, bytes: include_bytes!("../golden/migrations.journal") }
+}
+
+/// What came with the annex.
+pub fn plan_with_annex() -> Plan<Step> {
     let annex = || plain(r#"{"directory":"/mnt/größer","node":70000,"token":"00112233-4455-4677-8899-aabbccddeeff"}"#);
     let (source, target) = (Spot::annex("chroma.sqlite3"), Spot::operation("staging/chroma.sqlite3"));
     let steps = [
@@ -92,13 +119,13 @@ fn annex_steps() -> Vec<Step> {
         tree::Step::Bring { source, target, bytes: 5 << 30 },
         tree::Step::DeleteAnnex(annex()),
     ];
-    steps.map(Step::Tree).into()
+    Plan { steps: steps.map(Step::Tree).into(), pivot: 2 }
 }
 
-/// A journal that has begun with an annex.
+/// A journal that has begun that plan.
 pub fn annex() -> Golden<Step> {
-    let plan = Plan { steps: annex_steps(), pivot: 2 };
-    let frames = vec![vec![Record::Begin { title: "rebuild".into(), began_at: 1, plan }], vec![Record::Intent(0)]];
+    let begin = Record::Begin { title: "rebuild".into(), began_at: 1, plan: plan_with_annex() };
+    let frames = vec![vec![begin], vec![Record::Intent(0)]];
     Golden { name: "annex.journal", frames, bytes: include_bytes!("../golden/annex.journal") }
 }
 
@@ -132,6 +159,7 @@ fn tree_steps() -> Vec<tree::Step> {
             absent: vec![Spot::palace("chroma.sqlite3-wal")],
         },
         tree::Step::Delete { target: Spot::operation("staging") },
+        tree::Step::Compare(Copy { source: Spot::keep("0006-rebuild/backup"), ..copy("staging") }),
     ]
 }
 
@@ -193,6 +221,7 @@ fn chroma_steps() -> Vec<chroma::Step> {
         chroma::Step::BuildIndex { collection: 2, vectors: 50, bytes: 76_800 },
         chroma::Step::Verify(expected),
         chroma::Step::Amend { blueprint: blueprint(Preparation::default()), amendments: vec![Amendment::FullText] },
+        chroma::Step::Roll,
     ]
 }
 
@@ -208,18 +237,25 @@ pub fn assert_every_step_is_golden(steps: &[Step]) {
         Step::Tree(tree::Step::RenameAside { .. }) => 6,
         Step::Tree(tree::Step::Replace { .. }) => 7,
         Step::Tree(tree::Step::Delete { .. }) => 8,
-        Step::Chroma(chroma::Step::CreateStore(_)) => 9,
-        Step::Chroma(chroma::Step::UpsertBatch { .. }) => 10,
-        Step::Chroma(chroma::Step::QueueBatch(_)) => 11,
-        Step::Chroma(chroma::Step::Sentinel { .. }) => 12,
-        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 13,
-        Step::Chroma(chroma::Step::BuildIndex { .. }) => 14,
-        Step::Chroma(chroma::Step::Verify(_)) => 15,
-        Step::Chroma(chroma::Step::Amend { .. }) => 16,
-        Step::Tree(tree::Step::CreateAnnex(_)) => 17,
-        Step::Tree(tree::Step::Bring { .. }) => 18,
-        Step::Tree(tree::Step::DeleteAnnex(_)) => 19,
+        Step::Tree(tree::Step::Compare(_)) => 9,
+        Step::Chroma(chroma::Step::CreateStore(_)) => 10,
+        Step::Chroma(chroma::Step::UpsertBatch { .. }) => 11,
+        Step::Chroma(chroma::Step::QueueBatch(_)) => 12,
+        Step::Chroma(chroma::Step::Sentinel { .. }) => 13,
+        Step::Chroma(chroma::Step::BuildIndexes { .. }) => 14,
+        Step::Chroma(chroma::Step::BuildIndex { .. }) => 15,
+        Step::Chroma(chroma::Step::Verify(_)) => 16,
+        Step::Chroma(chroma::Step::Amend { .. }) => 17,
+        Step::Chroma(chroma::Step::Roll) => 18,
+        Step::Exact(exact::Step::CreateStore { .. }) => 19,
+        Step::Exact(exact::Step::UpsertBatch(_)) => 20,
+        Step::Exact(exact::Step::Verify { .. }) => 21,
+        Step::Exact(exact::Step::TakeIn { .. }) => 22,
+        Step::Lines(lines::Step::TakeIn { .. }) => 23,
+        Step::Tree(tree::Step::CreateAnnex(_)) => 24,
+        Step::Tree(tree::Step::Bring { .. }) => 25,
+        Step::Tree(tree::Step::DeleteAnnex(_)) => 26,
     };
     let places: Vec<usize> = steps.iter().map(place).collect();
-    assert_eq!(places, (0..20).collect::<Vec<_>>());
+    assert_eq!(places, (0..27).collect::<Vec<_>>());
 }

@@ -4,9 +4,10 @@
 //! anything.
 
 use super::Collection;
+use super::apply::Waiting;
 use super::error::{During, Error};
 use super::format::Format;
-use super::{leave, staging};
+use super::{carry, leave, staging};
 use rusqlite::{Connection, Transaction, params};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -99,6 +100,13 @@ pub enum Amendment {
         /// Its segment of vectors.
         vector: String,
     },
+    /// Leaves out what another version of chromadb has no place for.
+    Fit {
+        /// Name of that version's format.
+        format: String,
+    },
+    /// Applies the writes that wait, as chromadb would.
+    Apply(Vec<Waiting>),
 }
 
 /// What a segment holds.
@@ -213,6 +221,10 @@ impl Amendment {
             Amendment::Unowned { table, .. } => leave::unowned(transaction, table),
             Amendment::Older { rows } => leave::older(transaction, rows),
             Amendment::Cosine { collection, vector } => leave::cosine(transaction, collection, vector),
+            Amendment::Apply(waiting) => waiting.iter().try_for_each(|one| one.apply(transaction, format)),
+            Amendment::Fit { format: name } => {
+                Format::named(name).map_or(Ok(()), |to| carry::leave_unheld(transaction, format, to))
+            }
         }
     }
 }
@@ -237,6 +249,8 @@ impl fmt::Display for Amendment {
             Amendment::Unowned { rows, .. } => write!(f, "leave out {rows} rows of no record"),
             Amendment::Older { rows } => write!(f, "leave out {} older copies of records", rows.len()),
             Amendment::Cosine { .. } => f.write_str("write down that distances are cosine"),
+            Amendment::Apply(_) => f.write_str("apply the writes that wait"),
+            Amendment::Fit { format } => write!(f, "leave out what chromadb {format} cannot hold"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How a new store differs from the one it is made from: names, and the way the vectors take.
 
-use super::{Error, Preparation};
+use super::{Error, Format, Preparation};
 use serde::{Deserialize, Serialize};
 
 /// What a new store is going to be.
@@ -62,6 +62,11 @@ pub enum Route {
 }
 
 impl Blueprint {
+    /// What the new store is written as.
+    pub(super) fn target(&self) -> Result<&'static Format, Error> {
+        Format::named(&self.format).ok_or_else(|| Error::Journal(format!("a format “{}”", self.format)))
+    }
+
     /// A collection that a step names.
     pub(super) fn collection(&self, index: u32) -> Result<&NewCollection, Error> {
         let collection = self.collections.get(index as usize);

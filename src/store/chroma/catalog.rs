@@ -1,6 +1,7 @@
 //! The collections of a palace and how far their writes have been applied.
 
 use super::error::{During, Error};
+use super::settings::Settings;
 use super::{Source, claims, pickle};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -15,6 +16,23 @@ pub enum Space {
     L2,
     /// One minus the inner product: vectors are stored as they came.
     InnerProduct,
+}
+
+impl Space {
+    /// chromadb's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Space::Cosine => "cosine",
+            Space::L2 => "l2",
+            Space::InnerProduct => "ip",
+        }
+    }
+
+    /// The space of this name; chromadb's default where there is none.
+    pub fn named(name: &str) -> Space {
+        let all = [Space::Cosine, Space::L2, Space::InnerProduct];
+        all.into_iter().find(|space| space.name() == name).unwrap_or(Space::L2)
+    }
 }
 
 /// How the graph of a collection is built.
@@ -59,18 +77,14 @@ impl Collection {
             columns(&source.connection, "main", "collections").during(&source.database, "reading its schema")?;
         let column =
             |name: &str| if columns.iter().any(|column| column == name) { name.to_owned() } else { "NULL".into() };
-        let (topic, config, schema) = (column("topic"), column("config_json_str"), column("schema_str"));
-        let sql = format!("SELECT id, name, dimension, {topic}, {config}, {schema} FROM collections ORDER BY rowid");
+        let sql = format!("SELECT id, name, dimension, {} FROM collections ORDER BY rowid", column("topic"));
         let rows = || {
             let mut query = source.connection.prepare(&sql)?;
-            let rows = query.query_map([], |row| {
-                let texts: [Option<String>; 3] = [row.get(3)?, row.get(4)?, row.get(5)?];
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, texts))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<(String, String, Option<i64>, _)>>>()
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, String, Option<i64>, Option<String>)>>>()
         };
         let rows = rows().during(&source.database, "reading its collections")?;
-        rows.into_iter().map(|(id, name, dimension, texts)| read_one(source, id, name, dimension, texts)).collect()
+        rows.into_iter().map(|(id, name, dimension, topic)| read_one(source, id, name, dimension, topic)).collect()
     }
 
     /// The directory of its HNSW files; it need not exist.
@@ -84,7 +98,7 @@ fn read_one(
     id: String,
     name: String,
     dimension: Option<i64>,
-    [topic, config, schema]: [Option<String>; 3],
+    topic: Option<String>,
 ) -> Result<Collection, Error> {
     let segment = |scope: &str| {
         let sql = "SELECT id FROM segments WHERE collection = ?1 AND scope = ?2";
@@ -96,7 +110,7 @@ fn read_one(
         let what = format!("collection “{name}” names a segment “{segment}”, which is not a UUID");
         return Err(Error::Unreadable { path: source.database.clone(), what });
     }
-    let shape = shape(source, config.as_deref(), schema.as_deref(), vector.as_deref())?;
+    let shape = Settings::of(source, &id, vector.as_deref())?.shape();
     let topic = topic.unwrap_or_else(|| topic_of(&id));
     let applied = applied(source, metadata.as_deref(), &topic)?;
     let mut collection = Collection {
@@ -231,50 +245,6 @@ pub(super) fn unpoison(value: i64) -> i64 {
         Ok(text) if value > 1 << 56 && text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().unwrap_or(value),
         _ => value,
     }
-}
-
-/// Where the shape is written down depends on the version, and `collection_metadata` is not the place (CHROMA.md §1.4).
-fn shape(
-    source: &Source,
-    config: Option<&str>,
-    schema: Option<&str>,
-    vector: Option<&str>,
-) -> Result<IndexShape, Error> {
-    let parse = |text: Option<&str>| text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-    let (config, schema) = (parse(config).unwrap_or_default(), parse(schema).unwrap_or_default());
-    let of_schema = &schema["keys"]["#embedding"]["float_list"]["vector_index"]["config"];
-    let of_config = &config["vector_index"]["hnsw"];
-    let name = |value: &serde_json::Value| value["space"].as_str().map(str::to_owned);
-    let number = |value: &serde_json::Value, key: &str| value[key].as_u64();
-    let old = |key: &str| old_setting(source, vector, key);
-    let (space, links, candidates) = match (name(of_schema), name(of_config).filter(|space| space != "l2")) {
-        (Some(space), _) => {
-            let hnsw = &of_schema["hnsw"];
-            (Some(space), number(hnsw, "max_neighbors"), number(hnsw, "ef_construction"))
-        }
-        (None, Some(space)) => (Some(space), number(of_config, "max_neighbors"), number(of_config, "ef_construction")),
-        (None, None) => {
-            let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
-            (old("hnsw:space")?, number(old("hnsw:M")?), number(old("hnsw:construction_ef")?))
-        }
-    };
-    Ok(IndexShape {
-        space: match space.as_deref() {
-            Some("cosine") => Space::Cosine,
-            Some("ip") => Space::InnerProduct,
-            _ => Space::L2,
-        },
-        links: links.unwrap_or(16).clamp(2, 4096) as usize, // chromadb's defaults
-        candidates: candidates.unwrap_or(100).clamp(1, 1 << 16) as usize,
-    })
-}
-
-/// A setting as chromadb 0.x wrote it.
-fn old_setting(source: &Source, vector: Option<&str>, key: &str) -> Result<Option<String>, Error> {
-    let sql =
-        "SELECT coalesce(str_value, CAST(int_value AS TEXT)) FROM segment_metadata WHERE segment_id = ?1 AND key = ?2";
-    let found = source.connection.query_row(sql, [vector, Some(key)], |row| row.get::<_, Option<String>>(0)).optional();
-    found.during(&source.database, "reading its segments").map(Option::flatten)
 }
 
 /// The last write that the HNSW files hold: as the database says, else as the pickle does (0.4), else none.

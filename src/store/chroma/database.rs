@@ -8,7 +8,7 @@ use super::amend::{self, Donor, Pages, Preparation};
 use super::error::{During, Error};
 use super::file;
 use super::format::Fit;
-use super::salvage::{Salvaged, salvage};
+use super::salvage::{Finds, Salvaged, salvage};
 use super::{Collection, DATABASE, Format, Loss, copies, spare};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -85,7 +85,7 @@ impl Source {
     }
 
     /// Says where segments may lie that are not in the directory itself.
-    pub(super) fn with_segments_in(self, elsewhere: &Path) -> Source {
+    pub fn with_segments_in(self, elsewhere: &Path) -> Source {
         Source { elsewhere: Some(elsewhere.to_owned()), ..self }
     }
 
@@ -97,6 +97,11 @@ impl Source {
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub fn restored(&self) -> impl Iterator<Item = (String, u64)> {
         self.salvaged.restored.iter().map(|(what, count)| (what.clone(), *count))
+    }
+
+    /// The same, one by one.
+    pub fn finds(&self) -> &Finds {
+        &self.salvaged.finds
     }
 
     /// Copies of the palace that are read beside it.
@@ -127,6 +132,12 @@ impl Source {
     /// What wrote it.
     pub fn format(&self) -> &'static Format {
         self.format
+    }
+
+    /// Whether there is neither a record nor a write that waits to become one.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        let query = "SELECT NOT EXISTS (SELECT 1 FROM embeddings) AND NOT EXISTS (SELECT 1 FROM embeddings_queue)";
+        self.connection.query_row(query, [], |row| row.get(0)).during(&self.database, "looking for a record")
     }
 
     /// The address under which another connection can attach what this one reads.
@@ -172,11 +183,26 @@ pub(super) fn scratch_copy(
     scratch: &Path,
     preparation: &Preparation,
 ) -> Result<(tempfile::TempDir, PathBuf, Salvaged), Error> {
-    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
-    let directory = made.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    let directory = scratch_directory(original, scratch)?;
     let path = directory.path().join(DATABASE);
     let salvaged = prepare_copy(original, &path, preparation)?;
     Ok((directory, path, salvaged))
+}
+
+/// A directory below `scratch` that goes with what holds it.
+pub(crate) fn scratch_directory(original: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {
+    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
+    made.map_err(|source| Error::Scratch { path: original.to_owned(), source })
+}
+
+/// A copy of any SQLite database below `scratch`, with what its journal or log says done.
+pub(crate) fn take_copy(original: &Path, scratch: &Path) -> Result<(tempfile::TempDir, PathBuf), Error> {
+    let directory = scratch_directory(original, scratch)?;
+    let path = directory.path().join("copy.sqlite3");
+    let copied = copy_with_siblings(original, &path);
+    copied.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    roll(&path)?;
+    Ok((directory, path))
 }
 
 /// Makes a copy of a database under the name `copy`, rolled, salvaged and amended as it has to be.
@@ -187,7 +213,7 @@ pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparati
     let salvaged = match preparation.pages {
         Pages::Sound => {
             copied(copy)?;
-            roll(copy).during(copy, "rolling its journal")?;
+            roll(copy)?;
             Salvaged::default()
         }
         Pages::Salvaged => {
@@ -222,10 +248,16 @@ fn open_copies(palace: &Path, scratch: &Path, preparation: &Preparation) -> Resu
 }
 
 /// Rolls back or forward what a killed process left half done.
-fn roll(copy: &Path) -> rusqlite::Result<()> {
-    let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    prepare(&connection)?;
-    connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))
+pub(super) fn roll(copy: &Path) -> Result<(), Error> {
+    let rolled = || {
+        let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        prepare(&connection)?;
+        connection.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0))
+    };
+    match rolled().during(copy, "rolling its journal")?.as_str() {
+        "delete" => Ok(()),
+        mode => Err(Error::Unreadable { path: copy.to_owned(), what: format!("it stays in mode {mode}") }),
+    }
 }
 
 fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {
@@ -259,7 +291,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, Error> {
 /// What every connection begins with. The bundled SQLite switches foreign keys on, and Chroma's schema refers to a
 /// table that does not exist, so that any write to `segments` would fail. It is also built to plan a query anew
 /// whenever its parameters change, which for queries of one row costs more than the row.
-pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection
         .execute_batch("PRAGMA foreign_keys=OFF; PRAGMA cache_size=-32768; SELECT count(*) FROM sqlite_master;")?;

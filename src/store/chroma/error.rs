@@ -104,7 +104,7 @@ impl Error {
 }
 
 /// Attaches to an SQLite error where it happened.
-pub(super) trait During<T> {
+pub(crate) trait During<T> {
     fn during(self, path: &std::path::Path, doing: &'static str) -> Result<T, Error>;
 }
 

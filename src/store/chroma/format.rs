@@ -49,6 +49,19 @@ pub enum Fit {
     Migrations,
 }
 
+/// Where a version of chromadb keeps the settings of an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SettingsPlace {
+    /// With the segment (0.4 to 0.5.4).
+    Segment,
+    /// With the segment, and in the configuration, where nobody reads them (to 0.6).
+    SegmentAndConfig,
+    /// In the configuration (1.0).
+    Config,
+    /// In the schema (1.3 and later).
+    Schema,
+}
+
 /// A row of a database's `migrations`: directory, version, hash, statements.
 type Row = (String, i64, String, String);
 
@@ -189,6 +202,32 @@ impl Format {
     /// Whether collections and queue have a configuration (since 0.5).
     pub fn has_configuration(&self) -> bool {
         self.ddl.iter().any(|statement| statement.contains("config_json_str"))
+    }
+
+    /// Whether a collection carries its topic, and the pickle of a segment the last write it holds (0.4).
+    pub fn has_topics(&self) -> bool {
+        self.statement("collections").is_some_and(|statement| statement.contains("topic"))
+    }
+
+    /// Where the settings of an index are written down.
+    pub(super) fn settings_place(&self) -> SettingsPlace {
+        match () {
+            () if self.ddl.iter().any(|statement| statement.contains("schema_str")) => SettingsPlace::Schema,
+            () if self.has_integer_sequences() => SettingsPlace::Config,
+            () if self.has_configuration() => SettingsPlace::SegmentAndConfig,
+            () => SettingsPlace::Segment,
+        }
+    }
+
+    /// Whether an index of this format has to be written anew for another: before 1.0 the pickle is an instance of a
+    /// class and knows the number of every record, and in 0.4 the last write as well.
+    pub fn rewrites_index_for(&self, other: &Format) -> bool {
+        !other.has_integer_sequences() && (self.has_integer_sequences() || (other.has_topics() && !self.has_topics()))
+    }
+
+    /// Whether the metadata of a collection can be true or false.
+    pub fn has_booleans(&self) -> bool {
+        self.statement("collection_metadata").is_some_and(|statement| statement.contains("bool_value"))
     }
 
     /// Whether metadata values can be arrays.

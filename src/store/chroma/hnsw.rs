@@ -32,7 +32,8 @@ pub struct Hnsw {
     header: Header,
     level0: File,
     level0_bytes: u64,
-    lengths: File,
+    /// Not there where the file is missing: the vectors can be read without it.
+    lengths: Option<File>,
 }
 
 /// `header.bin`, as far as it is needed (CHROMA.md §3.1).
@@ -121,6 +122,13 @@ const LEVEL0: &str = "data_level0.bin";
 const LENGTHS: &str = "length.bin";
 const LINKS: &str = "link_lists.bin";
 
+/// Whether a file of this name belongs to a segment: those of hnswlib, and chromadb's pickle.
+pub fn is_segment_file(name: &std::ffi::OsStr) -> bool {
+    [HEADER, LEVEL0, LENGTHS, LINKS, "index_metadata.pickle"].iter().any(|known| name == *known)
+}
+/// A vector as it is stored, and its length where that is there.
+pub type Stored = (Vec<f32>, Option<f32>);
+
 /// Takes the slot of an element and its lists, one level after the other.
 type LinkReceiver<'r> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'r;
 
@@ -134,8 +142,7 @@ impl Hnsw {
     /// are.
     pub fn open_without_header(directory: &Path, dimension: u64, links: u64) -> Result<Hnsw, Error> {
         let mut hnsw = Hnsw::with_header(directory, Header::guessed(dimension, links))?;
-        let lengths = hnsw.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len();
-        hnsw.header.count = lengths / 4;
+        hnsw.header.count = hnsw.lengths()?.unwrap_or(0) / 4;
         match hnsw.header.count * hnsw.header.element_bytes == hnsw.level0_bytes {
             true => Ok(hnsw),
             false => unsound(HEADER, "it cannot be told from the other files".into()),
@@ -145,12 +152,23 @@ impl Hnsw {
     fn with_header(directory: &Path, header: Header) -> Result<Hnsw, Error> {
         let level0 = open(directory, LEVEL0)?;
         let level0_bytes = level0.metadata().map_err(|source| Error::Io { name: LEVEL0, source })?.len();
-        Ok(Hnsw { header, level0, level0_bytes, lengths: open(directory, LENGTHS)? })
+        let lengths = match open(directory, LENGTHS) {
+            Ok(lengths) => Some(lengths),
+            Err(error) if error.is_damage() => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Hnsw { header, level0, level0_bytes, lengths })
+    }
+
+    /// Bytes of lengths; `None` where their file is missing.
+    fn lengths(&self) -> Result<Option<u64>, Error> {
+        let bytes = self.lengths.as_ref().map(|file| Ok(file.metadata()?.len()));
+        bytes.transpose().map_err(|source| Error::Io { name: LENGTHS, source })
     }
 
     /// Counts anew, up to `most`, where the files hold more elements than the header says. Says whether they do.
     pub(super) fn recount(&mut self, most: u64) -> Result<bool, Error> {
-        let lengths = self.lengths.metadata().map_err(|source| Error::Io { name: LENGTHS, source })?.len() / 4;
+        let lengths = self.lengths()?.unwrap_or(0) / 4;
         let found = most.min(lengths).min(self.level0_bytes / self.header.element_bytes);
         let is_more = found > self.header.count;
         self.header.count = self.header.count.max(found);
@@ -173,22 +191,21 @@ impl Hnsw {
     }
 
     /// The vector of an element as it is stored, and the length it had before it was normalised (cosine only; in other
-    /// spaces that number is garbage). `None` where the files end before it.
-    pub fn vector(&self, slot: u64) -> Result<Option<(Vec<f32>, f32)>, Error> {
+    /// spaces that number is garbage). The inner `None` stands where the lengths end before it, the outer one where the
+    /// vectors do.
+    pub fn vector(&self, slot: u64) -> Result<Option<Stored>, Error> {
         let mut bytes = vec![0; 4 * self.dimension() as usize];
-        let mut length = [0; 4];
         let at = slot * self.header.element_bytes + self.header.vector_at;
-        let read = self.level0.read_exact_at(&mut bytes, at).map_err(|source| Error::Io { name: LEVEL0, source });
-        let read = read.and_then(|()| {
-            self.lengths.read_exact_at(&mut length, slot * 4).map_err(|source| Error::Io { name: LENGTHS, source })
-        });
-        match read {
-            Ok(()) => {}
-            Err(error) if error.is_damage() => return Ok(None),
-            Err(error) => return Err(error),
+        if !read_at(&self.level0, LEVEL0, &mut bytes, at)? {
+            return Ok(None);
         }
+        let mut length = [0; 4];
+        let has_length = match &self.lengths {
+            Some(lengths) => read_at(lengths, LENGTHS, &mut length, slot * 4)?,
+            None => false,
+        };
         let vector = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Ok(Some((vector, f32::from_le_bytes(length))))
+        Ok(Some((vector, has_length.then_some(f32::from_le_bytes(length)))))
     }
 
     /// Walks through the elements that the files hold, in the order of the slots, and hands them on some at a time.
@@ -217,12 +234,14 @@ impl Hnsw {
     /// Where one is too short, or `link_lists.bin` far too long.
     pub fn check_sizes(&self, directory: &Path) -> Result<(), Error> {
         let count = self.header.count;
-        let bytes = |name, file: &File| Ok(file.metadata().map_err(|source| Error::Io { name, source })?.len());
-        let links = file::open(&directory.join(LINKS)).map_err(|source| Error::Io { name: LINKS, source })?;
-        let links = bytes(LINKS, &links)?;
+        if self.lengths.is_none() {
+            return unsound(LENGTHS, "it is missing".into());
+        }
+        let links = file::open(&directory.join(LINKS)).and_then(|links| Ok(links.metadata()?.len()));
+        let links = links.map_err(|source| Error::Io { name: LINKS, source })?;
         let parts = [
             (LEVEL0, self.level0_bytes, count * self.header.element_bytes),
-            (LENGTHS, bytes(LENGTHS, &self.lengths)?, count * 4),
+            (LENGTHS, self.lengths()?.unwrap_or(0), count * 4),
             (LINKS, links, count * 4),
         ];
         for (name, found, least) in parts {
@@ -349,6 +368,15 @@ impl Hnsw {
 
     fn chunk_elements(&self) -> u64 {
         (CHUNK_BYTES / self.header.element_bytes).max(1)
+    }
+}
+
+/// Fills `bytes`; says no where the file ends before them.
+fn read_at(file: &File, name: &'static str, bytes: &mut [u8], at: u64) -> Result<bool, Error> {
+    match file.read_exact_at(bytes, at).map_err(|source| Error::Io { name, source }) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_damage() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

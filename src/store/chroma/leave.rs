@@ -2,11 +2,8 @@
 
 use super::Loss;
 use super::amend::{Amendment, Preparation};
+use super::settings::COSINE_SCHEMA;
 use rusqlite::Transaction;
-
-/// `schema_str` of a cosine collection as MemPalace has it made, without the name of an embedding function, which
-/// chromadb takes for any (CHROMA.md §1.4).
-const COSINE_SCHEMA: &str = include_str!("schema/cosine.json");
 
 impl Preparation {
     /// What reading the store this way leaves out.

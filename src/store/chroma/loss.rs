@@ -38,6 +38,13 @@ pub enum Loss {
         /// Its id.
         id: String,
     },
+    /// The length of a vector, which is nowhere; its direction is carried over, with length 1.
+    Length {
+        /// Name of its collection.
+        collection: String,
+        /// Its id.
+        id: String,
+    },
     /// A vector whose record is nowhere.
     Orphan {
         /// Name of its collection.
@@ -66,6 +73,13 @@ pub enum Loss {
         /// Its name.
         name: String,
     },
+    /// Something that the version it is migrated to has no place for.
+    Unheld {
+        /// Id of the record, or name of the collection.
+        whose: String,
+        /// What it is.
+        what: String,
+    },
 }
 
 impl fmt::Display for Loss {
@@ -77,6 +91,9 @@ impl fmt::Display for Loss {
             Loss::Incomplete { id } => write!(f, "metadata or document of {id}: there may have been more"),
             Loss::Page { table, page } => write!(f, "rows of {table} on page {page}: nothing says which they were"),
             Loss::Vector { collection, id } => write!(f, "vector of {id} in {collection}: it is nowhere"),
+            Loss::Length { collection, id } => {
+                write!(f, "length of vector of {id} in {collection}: lost; kept with length 1")
+            }
             Loss::Orphan { collection, id } => write!(f, "vector of {id} in {collection}: its record is nowhere"),
             Loss::Unowned { table, rows } => write!(f, "{rows} rows of {table}: they belong to no record"),
             Loss::Write(sequence) => write!(f, "write {sequence} in the queue: chromadb cannot apply it"),
@@ -84,6 +101,7 @@ impl fmt::Display for Loss {
                 let id = id.as_deref().unwrap_or("a record");
                 write!(f, "{id} in row {rowid}: the same id was written again later")
             }
+            Loss::Unheld { whose, what } => write!(f, "{what} of {whose}: the new format has no place for it"),
             Loss::Stranger { name } => write!(f, "{name} in the database: chromadb did not make it"),
         }
     }

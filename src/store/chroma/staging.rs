@@ -5,8 +5,9 @@
 //! the work.
 
 use super::amend::Scope;
+use super::apply;
 use super::blueprint::{Blueprint, NewCollection, Renamed};
-use super::catalog::columns;
+use super::carry;
 use super::database::prepare;
 use super::error::{During, Error};
 use super::format::Format;
@@ -19,20 +20,11 @@ use std::path::{Path, PathBuf};
 pub(super) struct Staging {
     connection: Connection,
     path: PathBuf,
+    /// What the old database is written as.
+    source: &'static Format,
+    /// What this one is written as.
     format: &'static Format,
 }
-
-/// Tables that are small, and copied as they are but for the names in them.
-const CATALOG: [(&str, &[&str]); 8] = [
-    ("tenants", &[]),
-    ("databases", &[]),
-    ("collections", &["id", "topic"]),
-    ("collection_metadata", &["collection_id"]),
-    ("segments", &["id", "topic", "collection"]),
-    ("segment_metadata", &["segment_id"]),
-    ("embeddings_queue_config", &[]),
-    ("maintenance_log", &[]),
-];
 
 /// Written at once and without syncs; kept sound over a kill, for a resume, by the ordinary rollback journal.
 const BUILDING: &str = "PRAGMA journal_mode=DELETE; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;";
@@ -41,45 +33,51 @@ impl Staging {
     /// Makes the database, with schema, migrations and the catalog of the source under new names, in one transaction.
     pub(super) fn create(path: &Path, source: &Source, blueprint: &Blueprint) -> Result<Staging, Error> {
         let flags = OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_READ_WRITE;
-        let mut staging = Staging::connect(path, flags, source.format())?;
+        let (old, new) = (source.format(), blueprint.target()?);
+        let settings = carry::settings(source, blueprint, new)?;
+        let mut staging = Staging::connect(path, flags, old, new)?;
         staging.attach(source, blueprint)?;
         let doing = "making the new database";
         staging.transact(doing, |transaction| {
-            for statement in source.format().immediate() {
+            for statement in new.immediate() {
                 transaction.execute_batch(statement)?;
             }
-            write_migrations(transaction, source.format())?;
-            for (table, renamed) in CATALOG {
-                copy_table(transaction, table, renamed)?;
-            }
-            write_fixed_rows(transaction, source.format())?;
+            write_migrations(transaction, new)?;
+            carry::copy_catalogue(transaction)?;
+            write_fixed_rows(transaction, new)?;
             for collection in &blueprint.collections {
                 write_segments(transaction, collection)?;
-                write_sequences(transaction, collection, source.format())?;
+                write_sequences(transaction, collection, new)?;
             }
-            transaction.execute(
-                "INSERT INTO main.max_seq_id (segment_id, seq_id) SELECT segment_id, seq_id FROM source.max_seq_id
-                 WHERE segment_id NOT IN (SELECT old FROM temp.renamed)",
-                [],
-            )?;
-            Ok(())
+            settings.iter().try_for_each(|(collection, settings)| settings.write(transaction, collection, new))?;
+            let sequence = carry::sequence("seq_id", old, new);
+            let others = format!(
+                "INSERT INTO main.max_seq_id (segment_id, seq_id) SELECT segment_id, {sequence} FROM source.max_seq_id
+                 WHERE segment_id NOT IN (SELECT old FROM temp.renamed)"
+            );
+            transaction.execute(&others, []).map(drop)
         })?;
         Ok(staging)
     }
 
     /// Opens a database that was made before; what a kill left half done is rolled back by that.
     pub(super) fn open(path: &Path, source: &Source, blueprint: &Blueprint) -> Result<Staging, Error> {
-        let staging = Staging::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, source.format())?;
+        let staging = Staging::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, source.format(), blueprint.target()?)?;
         staging.attach(source, blueprint)?;
         Ok(staging)
     }
 
-    fn connect(path: &Path, flags: OpenFlags, format: &'static Format) -> Result<Staging, Error> {
+    fn connect(
+        path: &Path,
+        flags: OpenFlags,
+        source: &'static Format,
+        format: &'static Format,
+    ) -> Result<Staging, Error> {
         let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).during(path, "opening the new database")?;
         let prepared = prepare(&connection).and_then(|()| connection.execute_batch(BUILDING));
         prepared.during(path, "opening the new database")?;
-        Ok(Staging { connection, path: path.to_owned(), format })
+        Ok(Staging { connection, path: path.to_owned(), source, format })
     }
 
     /// Makes the source readable from here, and the old names known.
@@ -126,16 +124,17 @@ impl Staging {
 
     /// Copies the records of a batch. They are here after the transaction, or none of them is.
     pub(super) fn upsert(&mut self, batch: &Batch) -> Result<(), Error> {
-        let has_arrays = self.format.has_arrays();
+        let has_arrays = self.source.has_arrays() && self.format.has_arrays();
+        let sequence = carry::sequence("seq_id", self.source, self.format);
         self.transact("copying records", |transaction| {
             let range = [batch.first, batch.last];
-            transaction.execute(
+            let copy = format!(
                 "INSERT INTO main.embeddings (id, segment_id, embedding_id, seq_id, created_at)
                  SELECT id, coalesce((SELECT new FROM temp.renamed WHERE old = segment_id), segment_id),
-                     embedding_id, seq_id, created_at
-                 FROM source.embeddings WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3",
-                params![batch.first, batch.last, batch.records as i64],
-            )?;
+                     embedding_id, {sequence}, created_at
+                 FROM source.embeddings WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"
+            );
+            transaction.execute(&copy, params![batch.first, batch.last, batch.records as i64])?;
             copy_metadata(transaction, "embedding_metadata", "m.key", range)?;
             if has_arrays {
                 copy_metadata(transaction, "embedding_metadata_array", "m.rowid", range)?;
@@ -174,8 +173,8 @@ impl Staging {
 
     /// Gives the copy of a database the names and numbers that its blueprint says.
     pub(super) fn amend(path: &Path, blueprint: &Blueprint) -> Result<(), Error> {
-        let format = Format::named(&blueprint.format).ok_or_else(|| Error::Journal(blueprint.format.clone()))?;
-        let mut staging = Staging::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, format)?;
+        let format = blueprint.target()?;
+        let mut staging = Staging::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, format, format)?;
         staging.transact("amending the new database", |transaction| {
             for collection in &blueprint.collections {
                 for (old, new) in [&collection.metadata, &collection.vector].into_iter().filter_map(renamed) {
@@ -244,22 +243,6 @@ pub(super) fn write_migrations(transaction: &Connection, format: &Format) -> rus
     Ok(())
 }
 
-/// Copies a table's rows in their order; columns in `renamed` that hold an old name get the new one.
-fn copy_table(transaction: &Transaction, table: &str, renamed: &[&str]) -> rusqlite::Result<()> {
-    let columns = columns(transaction, "main", table)?;
-    if columns.is_empty() {
-        return Ok(()); // this version has no such table
-    }
-    let value = |column: &String| match renamed.contains(&column.as_str()) {
-        true => format!("coalesce((SELECT new FROM temp.renamed WHERE old = t.{column}), t.{column})"),
-        false => format!("t.{column}"),
-    };
-    let values = columns.iter().map(value).collect::<Vec<_>>().join(", ");
-    let columns = columns.join(", ");
-    let sql = format!("INSERT INTO main.{table} ({columns}) SELECT {values} FROM source.{table} t ORDER BY t.rowid");
-    transaction.execute(&sql, []).map(drop)
-}
-
 /// Rows without which chromadb opens nothing, where the source has lost them.
 pub(super) fn write_fixed_rows(transaction: &Connection, format: &Format) -> rusqlite::Result<()> {
     for (table, rows) in &format.rows {
@@ -296,10 +279,7 @@ fn write_sequences(transaction: &Transaction, collection: &NewCollection, format
         [(&collection.metadata, collection.metadata_sequence), (&collection.vector, collection.vector_sequence)];
     for (segment, sequence) in sequences {
         let Some(sequence) = sequence else { continue };
-        let value = match format.has_integer_sequences() {
-            true => rusqlite::types::Value::Integer(sequence),
-            false => rusqlite::types::Value::Blob(sequence.to_be_bytes().into()),
-        };
+        let value = apply::number(format, sequence);
         transaction
             .execute("INSERT INTO main.max_seq_id (segment_id, seq_id) VALUES (?1, ?2)", params![segment.new, value])?;
     }

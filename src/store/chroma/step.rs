@@ -12,6 +12,7 @@ use super::verify::{self, Expected};
 use super::{Batch, Collection, DATABASE, QueueBatch, Source, siblings};
 use crate::disk::{self, Disk};
 use crate::engine::Observed;
+use crate::store::exact;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,6 +57,8 @@ pub enum Step {
         /// What is set right, beside the names and numbers of the blueprint.
         amendments: Vec<Amendment>,
     },
+    /// Rolls a staged copy of a database back or forward, as whoever opens it next would, so that it stands alone.
+    Roll,
 }
 
 /// Where the steps work: what they read, what they build, and what both have in common.
@@ -153,7 +156,8 @@ impl Step {
     /// `Partial`, and those behind it have not happened.
     pub fn observe(&self, workshop: &mut Workshop) -> Result<Observed> {
         match self {
-            Step::Verify(_) => return Ok(Observed::Before), // a proof leaves no trace, and can be given again
+            // A proof leaves no trace, and can be given again; what was rolled can be rolled again.
+            Step::Verify(_) | Step::Roll => return Ok(Observed::Before),
             Step::BuildIndex { collection, .. } => return workshop.observe_index(*collection),
             Step::Amend { .. } => return Ok(workshop.observe_part(&workshop.path())?),
             _ if !workshop.exists()? => return Ok(Observed::Before),
@@ -166,15 +170,15 @@ impl Step {
     }
 
     fn count(&self, workshop: &mut Workshop) -> Result<Observed, Error> {
-        let (source, database) = workshop.open()?;
-        let format = source.format();
+        let format = workshop.blueprint.target()?;
+        let (_, database) = workshop.open()?;
         let (found, all) = match self {
             Step::CreateStore(_) => (database.count_migrations()?, format.migrations.len() as u64),
             Step::UpsertBatch(batch) => (database.count_records(batch)?, batch.records),
             Step::QueueBatch(batch) => (database.count_queue(batch.first, batch.last)?, batch.rows),
             Step::Sentinel { sequence, .. } => (database.count_queue(*sequence, *sequence)?, 1),
             Step::BuildIndexes { .. } => database.count_indexes()?,
-            Step::BuildIndex { .. } | Step::Verify(_) | Step::Amend { .. } => (0, 1),
+            Step::BuildIndex { .. } | Step::Verify(_) | Step::Amend { .. } | Step::Roll => (0, 1),
         };
         Ok(match found {
             _ if found == all => Observed::After,
@@ -199,6 +203,7 @@ impl Step {
             Step::QueueBatch(batch) => workshop.open()?.1.copy_queue(batch)?,
             Step::Sentinel { collection, sequence } => workshop.leave_sentinel(*collection, *sequence)?,
             Step::Amend { blueprint, amendments } => workshop.amend(blueprint, amendments)?,
+            Step::Roll => workshop.roll()?,
             Step::BuildIndexes { .. } => workshop.open()?.1.build_indexes()?,
             Step::BuildIndex { collection, .. } => workshop.build_index(*collection)?,
             Step::Verify(expected) => {
@@ -213,6 +218,7 @@ impl Step {
     pub fn revert(&self, workshop: &mut Workshop) -> Result<()> {
         match self {
             Step::BuildIndex { collection, .. } => workshop.discard_index(*collection),
+            Step::Roll => Ok(()), // the copy goes with the step that made it
             _ => Ok(workshop.discard()?),
         }
     }
@@ -226,7 +232,7 @@ impl Step {
             Step::Verify(expected) => expected.bytes,
             // Inserting a vector looks at hundreds of others.
             Step::BuildIndex { bytes, .. } => 50 * bytes,
-            Step::CreateStore(_) | Step::Sentinel { .. } | Step::Amend { .. } => 0,
+            Step::CreateStore(_) | Step::Sentinel { .. } | Step::Amend { .. } | Step::Roll => 0,
         }
     }
 }
@@ -286,7 +292,7 @@ impl Workshop<'_> {
             links: shape.links,
             candidates: shape.candidates,
             sequence: new.vector_sequence.unwrap_or(0),
-            era: if source.format().has_integer_sequences() { Era::Rust } else { Era::Python },
+            era: if blueprint.target()?.has_integer_sequences() { Era::Rust } else { Era::Python },
         };
         let [target, part] = self.index_paths(collection)?;
         disk::remove_tree(self.disk, &part)?;
@@ -304,6 +310,21 @@ impl Workshop<'_> {
             unreachable!("it was opened just now");
         };
         database.leave_sentinel(blueprint.collection(collection)?, sequence)
+    }
+
+    /// What is left of its siblings after that belongs to no transaction any more, and would only be believed by
+    /// whoever finds it.
+    fn roll(&self) -> Result<()> {
+        for database in [DATABASE, exact::DATABASE] {
+            let path = self.staging.join(database);
+            if self.disk.stat(&path)?.is_some() {
+                database::roll(&path)?;
+            }
+            for name in siblings(database) {
+                disk::remove_tree(self.disk, &self.staging.join(name))?;
+            }
+        }
+        Ok(self.disk.sync(&self.staging)?)
     }
 
     fn amend(&mut self, blueprint: &Blueprint, amendments: &[Amendment]) -> Result<()> {
@@ -349,6 +370,7 @@ impl fmt::Display for Step {
             Step::Amend { amendments, .. } => write!(f, "amend a copy of the database{}", listed(amendments)),
             Step::BuildIndexes { .. } => f.write_str("build the indexes of the database"),
             Step::BuildIndex { vectors, .. } => write!(f, "build an HNSW index over {vectors} vectors"),
+            Step::Roll => f.write_str("roll the database back or forward to its last commit"),
             Step::Verify(expected) => {
                 let records: u64 = expected.collections.iter().map(|one| one.records).sum();
                 write!(f, "prove that all {records} records are equal")

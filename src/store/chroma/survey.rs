@@ -156,9 +156,10 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
         if dangling.contains(&owner) {
             unsound.push(Unsound::new(Part::Records, "it holds vectors without records"));
         }
-        let is_own = |flaw: &&Flaw| flaw.collection == collection.name && flaw.origin != Origin::Segment;
-        let replaced = flaws.iter().filter(is_own).count() as u64;
-        if unsound.is_empty() && replaced > 0 {
+        // Also one that keeps its direction gets another length.
+        let is_replaced = |flaw: &Flaw| flaw.origin != Origin::Segment || flaw.fault == Fault::Length;
+        let mut replaced = flaws.iter().filter(|flaw| flaw.collection == collection.name && is_replaced(flaw));
+        if unsound.is_empty() && replaced.next().is_some() {
             unsound.push(Unsound::new(Part::Vectors, "vectors are not as they were written"));
         }
         if unsound.is_empty() && restored.values().sum::<u64>() > 0 {
@@ -232,6 +233,10 @@ impl Surveyor<'_> {
                 if let Some(fault) = vector.fault() {
                     let (collection, id) = (self.collections[owner].name.clone(), head.id.to_string());
                     self.flaws.push(Flaw { collection, id, fault, origin: vector.origin().clone() });
+                }
+                if vector.lacks_length() {
+                    let (collection, id) = (self.collections[owner].name.clone(), head.id.to_string());
+                    self.losses.push(Loss::Length { collection, id });
                 }
                 bytes += vector.bytes();
                 totals.vectors += 1;

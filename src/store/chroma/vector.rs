@@ -27,6 +27,8 @@ pub(super) struct Vector {
     pub(super) origin: Origin,
     /// What is wrong with the one in the segment.
     pub(super) fault: Option<Fault>,
+    /// Whether its length was lost, and `length` is 1 in its place.
+    pub(super) lacks_length: bool,
 }
 
 /// What is wrong with a vector in a segment.
@@ -34,17 +36,45 @@ pub(super) struct Vector {
 pub enum Fault {
     /// It is not what was written.
     Changed,
-    /// What it has to be multiplied with is no length.
+    /// What it has to be multiplied with is no length, or is not there.
     Length,
 }
 
-impl Fault {
-    pub(super) fn of_length(length: f32) -> Option<Fault> {
-        (!length.is_finite() || length < 0.0).then_some(Fault::Length)
-    }
-}
-
 impl Vector {
+    /// One of a segment in cosine space. Where what is stored has length one, it is the direction that was written, and
+    /// worth keeping without its length: searches compare nothing else. `None` where nothing of it is certain.
+    pub(super) fn of_cosine(stored: Vec<f32>, length: Option<f32>) -> Option<Vector> {
+        let origin = Origin::Segment;
+        let is_zero = stored.iter().all(|value| *value == 0.0);
+        // Zero is the length of the zero vector alone.
+        let is_length = |length: f32| length.is_finite() && (length > 0.0 || (length == 0.0 && is_zero));
+        match length {
+            None if is_zero => None,
+            _ if !is_normal(&stored) => {
+                length.map(|length| Vector { stored, length, origin, fault: Some(Fault::Changed), lacks_length: false })
+            }
+            Some(length) if is_length(length) => {
+                Some(Vector { stored, length, origin, fault: None, lacks_length: false })
+            }
+            _ => Some(Vector { stored, length: 1.0, origin, fault: Some(Fault::Length), lacks_length: true }),
+        }
+    }
+
+    /// Whether it is known from end to end, and as it was written.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.lacks_length && (self.fault.is_none() || self.origin != Origin::Segment)
+    }
+
+    /// Whether both point the same way.
+    pub(super) fn is_parallel(&self, other: &Vector) -> bool {
+        history::is_alike(&self.stored, 1.0, &other.stored, 1.0)
+    }
+
+    /// Whether its length was lost, and is 1 now.
+    pub(super) fn lacks_length(&self) -> bool {
+        self.lacks_length
+    }
+
     /// Bytes of the vector.
     pub(super) fn bytes(&self) -> u64 {
         4 * self.stored.len() as u64
@@ -88,7 +118,7 @@ pub(super) fn is_normal(vector: &[f32]) -> bool {
 }
 
 /// chromadb's normalisation, bit for bit: a sequential sum, multiplication and addition apart (CHROMA.md §3.3).
-pub(super) fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
+pub(crate) fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
     let mut sum = 0_f32;
     for value in vector {
         sum += value * value;

@@ -10,12 +10,13 @@ use super::error::{During, Error};
 use super::file;
 use super::history;
 use super::hnsw::{self, Hnsw};
+use super::intake::NORMALISED;
 use super::labels;
 use super::pickle::{self, Pair, Summary};
 use super::spare;
 use super::text::Text;
 use super::unsound::{CONTRADICTION, Part, Unsound};
-use super::vector::{Fault, Origin, Vector, is_normal, normalise};
+use super::vector::{Fault, Origin, Vector, normalise};
 use super::{Collection, IndexShape, Source, Space};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::{Path, PathBuf};
@@ -141,25 +142,39 @@ impl Vectors {
         let fault = stored.as_ref().and_then(|vector| vector.fault);
         // The queue may still hold the write that once put the vector there.
         let past = self.in_past(source, id).during(&source.database, during)?;
-        let is_sound = |stored: &Vector| stored.fault.is_none();
-        match (stored.as_ref().filter(|stored| is_sound(stored)), past) {
+        // A direction that is known tells whether what is elsewhere is the same vector, with its length.
+        let direction = stored.as_ref().filter(|stored| stored.lacks_length);
+        let is_same = |other: &Vector| direction.is_none_or(|direction| direction.is_parallel(other));
+        match (stored.as_ref().filter(|stored| stored.fault.is_none()), past) {
             (Some(stored), Some((past, true))) if !stored.is_alike(&past) => {
                 return Ok(Some(Vector { fault: Some(Fault::Changed), ..past }));
             }
             (Some(_), _) => return Ok(stored),
-            (None, Some((past, _))) => return Ok(Some(Vector { fault, ..past })),
-            (None, None) => {}
+            (None, Some((past, is_certain))) if is_certain || is_same(&past) => {
+                return Ok(Some(Vector { fault, ..past }));
+            }
+            (None, _) => {}
         }
+        let mut without_length = None;
         for spare in &self.spares {
-            let from = spare.copy.map_or(source, |index| &source.copies()[index]);
-            let has_dimension =
-                |vector: &Vector| self.collection.dimension.is_none_or(|n| vector.stored.len() as i64 == n);
-            let found = spare.vectors.get(from, id)?.filter(|vector| is_sound(vector) && has_dimension(vector));
-            if let Some(vector) = found {
-                return Ok(Some(Vector { origin: Origin::Spare(spare.vectors.place()), fault, ..vector }));
+            let Some(vector) = self.in_spare(source, spare, id)? else { continue };
+            match vector.lacks_length {
+                true => without_length = without_length.or(Some(Vector { fault, ..vector })),
+                false if vector.is_whole() && is_same(&vector) => return Ok(Some(Vector { fault, ..vector })),
+                false => {}
             }
         }
-        Ok(stored)
+        Ok(stored.or(without_length))
+    }
+
+    /// What a spare has of a record, if it is of the right dimension.
+    fn in_spare(&self, source: &Source, spare: &Spare, id: &Text) -> Result<Option<Vector>, Error> {
+        let from = spare.copy.map_or(source, |index| &source.copies()[index]);
+        let has_dimension = |vector: &Vector| self.collection.dimension.is_none_or(|n| vector.stored.len() as i64 == n);
+        let found = spare.vectors.get(from, id)?.filter(has_dimension);
+        // A vector with a fault that was found in a segment is no better than none.
+        let found = found.filter(|vector| vector.lacks_length || vector.is_whole());
+        Ok(found.map(|vector| Vector { origin: Origin::Spare(spare.vectors.place()), ..vector }))
     }
 
     /// The last write of a vector that the segment should hold, and whether that is certain.
@@ -185,14 +200,25 @@ impl Vectors {
     }
 
     fn in_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
-        let mut query = source.connection.prepare_cached("SELECT vector FROM embeddings_queue WHERE seq_id = ?1")?;
-        let original = query.query_row([sequence], |row| Ok(floats(row.get_ref(0)?)))?;
-        Ok(original.map(|original| {
+        let sql = "SELECT vector, encoding IS ?2 FROM embeddings_queue WHERE seq_id = ?1";
+        let mut query = source.connection.prepare_cached(sql)?;
+        let found = query.query_row(params![sequence, NORMALISED], |row| Ok((floats(row.get_ref(0)?), row.get(1)?)))?;
+        let (Some(mut original), is_normalised) = found else { return Ok(None) };
+        if is_normalised && let Some(length) = original.pop() {
+            return Ok(Some(Vector {
+                stored: original,
+                length,
+                origin: Origin::Queue,
+                fault: None,
+                lacks_length: false,
+            }));
+        }
+        Ok(Some({
             let (stored, length) = match self.collection.shape.space {
                 Space::Cosine => normalise(&original),
                 Space::L2 | Space::InnerProduct => (original, 1.0),
             };
-            Vector { stored, length, origin: Origin::Queue, fault: None }
+            Vector { stored, length, origin: Origin::Queue, fault: None, lacks_length: false }
         }))
     }
 
@@ -205,13 +231,11 @@ impl Vectors {
             return Ok(None);
         };
         let vector = hnsw.vector(slot as u64).map_err(|error| self.broken(error))?;
-        let origin = Origin::Segment;
-        Ok(vector.map(|(stored, length)| match self.collection.shape.space {
-            Space::Cosine => {
-                let fault = if is_normal(&stored) { Fault::of_length(length) } else { Some(Fault::Changed) };
-                Vector { stored, length, origin, fault }
+        Ok(vector.and_then(|(stored, length)| match self.collection.shape.space {
+            Space::Cosine => Vector::of_cosine(stored, length),
+            Space::L2 | Space::InnerProduct => {
+                Some(Vector { stored, length: 1.0, origin: Origin::Segment, fault: None, lacks_length: false })
             }
-            Space::L2 | Space::InnerProduct => Vector { stored, length: 1.0, origin, fault: None },
         }))
     }
 

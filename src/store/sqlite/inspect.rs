@@ -66,7 +66,7 @@ pub fn inspect(database: &Database) -> io::Result<Inspection> {
         note(owner.clone(), found);
         note(owner, broken);
     }
-    note(Owner::Free, free_pages(database, &mut visited)?);
+    note(Owner::Free, free_pages(database, &mut visited, &mut |_| ())?);
     for page in (1..=database.pages()).filter(|page| *page != database.lock_page()) {
         if !visited.is_taken(page) {
             let is_table = database.tree_page(page)?.is_ok_and(|page| page.kind.is_table());
@@ -94,16 +94,15 @@ fn owner(object: &Object) -> Owner {
 }
 
 /// Visits the free pages (§1.5), and says what is wrong with their list. Where the header does not say where it
-/// begins, its trunks are looked for: what is free must not be taken for rows.
-pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<PageFaults> {
+/// begins, its trunks are looked for: what is free must not be taken for rows. `receive` is handed the pages on which
+/// everything is as it was when they became free.
+pub fn free_pages(database: &Database, visited: &mut Visited, receive: &mut dyn FnMut(u32)) -> io::Result<PageFaults> {
     let mut faults = Vec::new();
     if !database.has_header() {
         for page in 2..=database.pages() {
             if let Some(trunk) = Trunk::read(database, page)?.filter(|trunk| trunk.is_likely(database)) {
                 visited.take(page);
-                for leaf in trunk.leaves {
-                    visited.take(leaf);
-                }
+                trunk.leaves.into_iter().filter(|leaf| visited.take(*leaf)).for_each(&mut *receive);
             }
         }
         return Ok(faults);
@@ -115,8 +114,9 @@ pub fn free_pages(database: &Database, visited: &mut Visited) -> io::Result<Page
             break;
         };
         for leaf in trunk.leaves {
-            if !visited.take(leaf) {
-                faults.push((leaf, "it is free, and belongs to something as well".into()));
+            match visited.take(leaf) {
+                true => receive(leaf),
+                false => faults.push((leaf, "it is free, and belongs to something as well".into())),
             }
         }
         next = trunk.next;

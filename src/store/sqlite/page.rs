@@ -67,6 +67,13 @@ pub struct Cell {
     end: usize,
 }
 
+impl Cell {
+    /// Whether it goes on on other pages.
+    pub fn flows_over(&self) -> bool {
+        self.overflow.is_some()
+    }
+}
+
 /// Whether bytes could be a page of a tree that is in use: its cells fill it from the end.
 pub(super) fn looks_like_a_tree(bytes: &[u8], usable: usize) -> bool {
     Page::parse(2, bytes.to_vec(), usable).is_ok_and(|page| {

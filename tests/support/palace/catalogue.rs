@@ -102,6 +102,10 @@ impl Class {
         Class::new(name, codes, Depth::Deep, inject)
     }
 
+    const fn only_deep(self) -> Class {
+        Class { depth: Depth::Deep, ..self }
+    }
+
     const fn on(self, fixture: &'static str) -> Class {
         Class { fixture, ..self }
     }

@@ -92,7 +92,7 @@ impl Ground {
         assert_eq!(Tree::of(&arena.root().join("tmp")).top(), BTreeSet::new(), "temporary files");
         if self.tree == tree {
             assert_one_of(&keep, &[&[], &["lock"], &["0001-rebuild", "lock"]], "the keep");
-            assert_one_of(&folder, &[&[], &["journal"]], "the operation's folder");
+            assert_one_of(&folder, &[&[], &["journal", "report.json"]], "the operation's folder");
             return Ending::Old;
         }
         let segments = segment_directories(&arena.palace());
@@ -101,7 +101,7 @@ impl Ground {
         let store = tree.store(&segments).top();
         assert!(store.iter().all(|name| name == "chroma.sqlite3" || segments.contains(name)), "the store: {store:?}");
         assert_one_of(&keep, &[&["0001-rebuild", "lock"]], "the keep");
-        assert_one_of(&folder, &[&["aside", "backup", "journal"]], "the operation's folder");
+        assert_one_of(&folder, &[&["aside", "backup", "journal", "report.json"]], "the operation's folder");
         Ending::New
     }
 }

@@ -164,7 +164,8 @@ codes! {
         "Searches give wrong answers, or crash.", "the vectors that are still in the file, the queue or a copy";
     IndexLengths "index-lengths" Damage Remedy::Index,
         "The file with the lengths of vectors is damaged.",
-        "Vectors are read back wrong, without a word.", "the vectors whose length is still there or in the queue";
+        "Vectors are read back wrong, without a word; searches compare directions only.",
+        "every direction, and each length that is still there, in the queue or in a copy; the others become 1";
     IndexLinks "index-links" Damage Remedy::Index,
         "The links of an index are damaged.",
         "Searches miss records, or crash.", "everything: links are built from the vectors";

@@ -82,7 +82,7 @@ fn is_stored_as_cosine(source: &Source, collection: &Collection) -> bool {
     let Some(directory) = collection.segment_directory(source) else { return false };
     let Ok(hnsw) = Hnsw::open(&directory) else { return collection.vector_sequence.is_none() };
     let is_cosine = |slot| {
-        let Ok(Some((vector, length))) = hnsw.vector(slot) else { return false };
+        let Ok(Some((vector, Some(length)))) = hnsw.vector(slot) else { return false };
         let sum: f64 = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
         (sum - 1.0).abs() < 1e-3 && (1e-6..1e6).contains(&length)
     };

@@ -28,10 +28,11 @@ pub(super) fn check(source: &Source, survey: &Survey) -> Result<Vec<Finding>, Er
             Loss::Record { .. } | Loss::Value { .. } | Loss::Incomplete { .. } | Loss::Page { .. } => {
                 unread.push(loss.to_string())
             }
+            Loss::Length { .. } => {}   // its flaw tells
             Loss::Stranger { .. } => {} // the schema told
             // A salvage has left it out.
             Loss::Older { id: Some(id), .. } => note(Code::RecordDuplicate, "embeddings".into(), id),
-            Loss::Write(_) | Loss::Older { .. } => {} // an amendment would lose it
+            Loss::Write(_) | Loss::Older { .. } | Loss::Unheld { .. } => {} // an amendment would lose it
         }
     }
     if !unread.is_empty() {
@@ -53,10 +54,14 @@ fn flawed(flaws: &[Flaw]) -> Vec<Finding> {
         ids.entry((*fault, collection, *origin != Origin::Segment)).or_default().push(id.clone());
     }
     let finding = |((fault, collection, is_elsewhere), ids): ((Fault, &str, bool), Vec<String>)| {
-        let place = if is_elsewhere { "as they were they are elsewhere" } else { "as they were they are nowhere" };
+        let place = match fault {
+            _ if is_elsewhere => "as they were they are elsewhere",
+            Fault::Changed => "as they were they are nowhere",
+            Fault::Length => "their directions are sound, their lengths are lost: they can be kept with length 1",
+        };
         let code = if fault == Fault::Changed { Code::VectorChanged } else { Code::IndexLengths };
         let finding = Finding::new(code, collection, format!("{} vectors; {place}", ids.len())).with_ids(ids);
-        finding.with_remedy(if is_elsewhere { Remedy::Index } else { Code::VectorChanged.remedy() })
+        finding.with_remedy(if is_elsewhere { Remedy::Index } else { code.remedy() })
     };
     ids.into_iter().map(finding).collect()
 }

@@ -1,10 +1,15 @@
 //! Fills the gaps that damaged pages left: from indexes, the full-text copy of the documents, and the queue.
 
+use super::found::{FULL_TEXT, Fill, INDEX, INSERT, Place, TABLE, WRITE};
+use super::free;
 use crate::store::chroma::Loss;
 use crate::store::chroma::format::Format;
 use crate::store::chroma::text::Text;
 use rusqlite::{Connection, Row};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How long each document is, in tokens of the full-text index.
+pub(super) const SIZES: &str = "embedding_fulltext_search_docsize";
 
 macro_rules! value {
     ($kind:literal) => {
@@ -43,6 +48,7 @@ pub(super) fn note(index: &str) -> Option<&'static str> {
             "INSERT INTO temp.known_collection (name, database, row) VALUES (?1, ?2, ?3)
              ON CONFLICT (row) DO UPDATE SET name = excluded.name, database = excluded.database"
         }
+        SIZES => "INSERT OR IGNORE INTO temp.known_size (id, size) VALUES (?1, ?2)",
         _ => return None,
     })
 }
@@ -61,35 +67,75 @@ pub(super) fn forget(connection: &Connection, rowid: i64, format: &Format) -> ru
 pub(super) fn gaps(
     connection: &Connection,
     incomplete: &BTreeMap<String, Vec<u32>>,
+    trusted: &BTreeSet<String>,
     format: &Format,
 ) -> rusqlite::Result<Vec<(String, u64)>> {
     let mut restored = Vec::new();
-    let mut fill = |what: &str, sql: &str| {
-        let rows = connection.execute(sql, [])? as u64;
-        if rows > 0 {
-            restored.push((what.to_owned(), rows));
-        }
-        Ok::<_, rusqlite::Error>(())
-    };
-    if incomplete.contains_key("embeddings") {
-        fill("records from their index, without their number and time", &records(format))?;
-    }
-    if incomplete.contains_key("collections") {
-        fill("collections from their indexes, without their configuration", COLLECTIONS)?;
-        fill("collections from their segments, under new names", NAMELESS)?;
-    }
-    if incomplete.contains_key("embedding_metadata") {
-        fill("values from the indexes over them", &values("embedding_metadata", "scalar"))?;
-        fill("documents from the full-text index", &documents("k.row", "JOIN"))?;
-        fill("values from the queue", &queued(incomplete))?;
-        // These get new numbers, after all that are known.
-        fill("documents that only the full-text index names", &documents("NULL", "LEFT JOIN"))?;
-    }
-    if incomplete.contains_key("embedding_metadata_array") && format.has_arrays() {
-        fill("elements of arrays from the indexes over them", &values("embedding_metadata_array", "array"))?;
+    for fill in fills(incomplete, trusted, format) {
+        let rows = fill.run(connection)?;
+        restored.extend((rows > 0).then(|| (fill.what.to_owned(), rows)));
     }
     Ok(restored)
 }
+
+/// What fills gaps, in the order in which it is trusted.
+fn fills(incomplete: &BTreeMap<String, Vec<u32>>, trusted: &BTreeSet<String>, format: &Format) -> Vec<Fill> {
+    let mut fills = Vec::new();
+    if incomplete.contains_key("embeddings") {
+        fills.push(Fill::new("records from their index, without their number and time", RECORD, records(format)));
+    }
+    if incomplete.contains_key("collections") {
+        let what = "collections from their indexes, without their configuration";
+        fills.push(Fill::new(what, COLLECTION, COLLECTIONS.to_owned()));
+        let what = "collections from their segments, under new names";
+        fills.push(Fill::new(what, COLLECTION_NAMED, NAMELESS.to_owned()));
+    }
+    if incomplete.contains_key("embedding_metadata") {
+        fills.push(Fill::new("values from the indexes over them", VALUE, values("embedding_metadata", "scalar")));
+        fills.push(Fill::new("documents from the full-text index", DOCUMENT, documents("k.row", "JOIN")));
+        fills.push(Fill::new("values from the queue", WRITTEN, QUEUED.to_owned()).after(queued(incomplete)));
+        // These get new numbers, after all that are known.
+        let what = "documents that only the full-text index names";
+        fills.push(Fill::new(what, DOCUMENT, documents("NULL", "LEFT JOIN")));
+    }
+    if incomplete.contains_key("embedding_metadata_array") && format.has_arrays() {
+        let what = "elements of arrays from the indexes over them";
+        fills.push(Fill::new(what, ELEMENT, values("embedding_metadata_array", "array")));
+    }
+    // Last, so that nothing above is filled with what may be older than it has to be.
+    if incomplete.contains_key("embeddings") {
+        let what = "numbers and times of records from free pages, which may be older than those lost";
+        fills.push(Fill::new(what, free::NUMBER, free::numbers(format)));
+    }
+    if incomplete.contains_key("embedding_metadata") {
+        let what = "values from free pages, which may be older than those lost";
+        fills.push(Fill::new(what, free::FOUND, free::values(trusted)).after(free::MEASURE.to_owned()));
+    }
+    fills
+}
+
+const RECORD: Place =
+    Place { rank: INDEX, event: INSERT, table: "embeddings", source: "'sqlite_autoindex_embeddings_1'" };
+const COLLECTION: Place =
+    Place { rank: INDEX, event: INSERT, table: "collections", source: "'sqlite_autoindex_collections_1'" };
+const COLLECTION_NAMED: Place = Place { rank: TABLE, source: "'segments'", ..COLLECTION };
+const DOCUMENT: Place = Place { rank: FULL_TEXT, event: INSERT, table: "embedding_metadata", source: "NULL" };
+const WRITTEN: Place =
+    Place { rank: WRITE, source: "(SELECT max(sequence) FROM queue_value v WHERE v.row = new.rowid)", ..DOCUMENT };
+const VALUE: Place = Place {
+    rank: INDEX,
+    source: "CASE WHEN new.string_value IS NOT NULL THEN 'embedding_metadata_string_value'
+        WHEN new.int_value IS NOT NULL THEN 'embedding_metadata_int_value' ELSE 'embedding_metadata_float_value' END",
+    ..DOCUMENT
+};
+const ELEMENT: Place = Place {
+    rank: INDEX,
+    event: INSERT,
+    table: "embedding_metadata_array",
+    source: "CASE WHEN new.string_value IS NOT NULL THEN 'embedding_metadata_array_key_string'
+        WHEN new.int_value IS NOT NULL THEN 'embedding_metadata_array_key_int'
+        ELSE 'embedding_metadata_array_key_float' END",
+};
 
 /// A number of 0 claims nothing: it is lower than every write.
 fn records(format: &Format) -> String {
@@ -141,9 +187,8 @@ fn documents(row: &str, join: &str) -> String {
 
 /// Values that existed and are still missing, from the last write that has them and that the record has seen. Where
 /// the queue has gaps, a later write may be gone: then only the last write of all is believed. Sequence numbers are
-/// compared as sixteen digits, because older versions store them as eight bytes.
+/// compared as digits.
 fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
-    let digits = |of: &str| format!("CASE typeof({of}) WHEN 'integer' THEN printf('%016X', {of}) ELSE hex({of}) END");
     let own = digits("e.seq_id");
     let seen = match incomplete.contains_key("embeddings_queue") {
         true => format!("= {own}"),
@@ -155,11 +200,10 @@ fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
         ),
     };
     format!(
-        "INSERT OR IGNORE INTO main.embedding_metadata
-             (rowid, id, key, string_value, int_value, float_value, bool_value)
-         SELECT k.row, k.id, k.key, CASE j.type WHEN 'text' THEN j.value END,
-             CASE j.type WHEN 'integer' THEN j.value END, CASE j.type WHEN 'real' THEN j.value END,
-             CASE j.type WHEN 'true' THEN 1 WHEN 'false' THEN 0 END
+        "CREATE TEMP TABLE queue_value AS
+         SELECT q.seq_id AS sequence, k.row, k.id, k.key, CASE j.type WHEN 'text' THEN j.value END AS s,
+             CASE j.type WHEN 'integer' THEN j.value END AS i, CASE j.type WHEN 'real' THEN j.value END AS f,
+             CASE j.type WHEN 'true' THEN 1 WHEN 'false' THEN 0 END AS b
          FROM temp.known_key k JOIN main.embeddings e ON e.id = k.id
          JOIN main.embeddings_queue q ON q.id = e.embedding_id AND q.operation <> 3
              AND q.topic IN
@@ -167,9 +211,18 @@ fn queued(incomplete: &BTreeMap<String, Vec<u32>>) -> String {
              AND printf('%016X', q.seq_id) {seen}
          JOIN json_each(CASE WHEN json_valid(q.metadata) THEN q.metadata ELSE '{{}}' END) j ON j.key = k.key
          WHERE k.kind = 'scalar' AND j.type IN ('text', 'integer', 'real', 'true', 'false') AND NOT EXISTS
-             (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key)
-         ORDER BY q.seq_id DESC"
+             (SELECT 1 FROM main.embedding_metadata m WHERE m.id = k.id AND m.key = k.key);
+         CREATE INDEX temp.queue_value_row ON queue_value (row);"
     )
+}
+
+const QUEUED: &str = "
+    INSERT OR IGNORE INTO main.embedding_metadata (rowid, id, key, string_value, int_value, float_value, bool_value)
+    SELECT row, id, key, s, i, f, b FROM temp.queue_value ORDER BY sequence DESC";
+
+/// A sequence number as sixteen digits, because older versions store it as eight bytes.
+pub(super) fn digits(of: &str) -> String {
+    format!("CASE typeof({of}) WHEN 'integer' THEN printf('%016X', {of}) ELSE hex({of}) END")
 }
 
 /// Records of which rows may be missing: those without a document or without anything else, and
@@ -233,6 +286,11 @@ pub(super) fn losses(
 /// A text for a person, whatever its bytes.
 fn text(row: &Row, index: usize) -> rusqlite::Result<String> {
     row.get::<_, Text>(index).map(|text| text.to_string())
+}
+
+/// The same where there may be none.
+pub(super) fn perhaps_text(row: &Row, index: usize) -> rusqlite::Result<Option<String>> {
+    Ok(row.get::<_, Option<Text>>(index)?.map(|text| text.to_string()))
 }
 
 /// Whether a table holds something that is not made anew.

@@ -2,11 +2,13 @@
 //!
 //! Rows are taken in the order in which they can be trusted: from the trees that the schema names; from pages that
 //! belong to no tree any more, told by the shape of their rows; and where an index proves that something existed,
-//! from the indexes, the full-text copy of the documents, and the queue. What existed and is nowhere is listed. The
-//! damaged file is only read, and the same bytes give the same database.
+//! from the indexes, the full-text copy of the documents, the queue, and at last from free pages. What existed and is
+//! nowhere is listed. The damaged file is only read, and the same bytes give the same database.
 
 mod detect;
 mod fill;
+mod found;
+mod free;
 mod orphans;
 mod shape;
 mod target;
@@ -17,6 +19,7 @@ use super::format::Format;
 use super::{Loss, file};
 use crate::store::sqlite::{Database, Object, Tree, Value, Visited, decode, free_pages, objects};
 use detect::Schema;
+pub use found::{Finds, Found, FoundIn, LISTED_MAX};
 use shape::Shapes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -30,13 +33,16 @@ pub struct Salvaged {
     pub losses: Vec<Loss>,
     /// What was found elsewhere than where it should have been: from where, and how much.
     pub restored: BTreeMap<String, u64>,
+    /// The same, one by one.
+    pub finds: Finds,
 }
 
 /// Where a row was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Tree,
-    Orphan,
+    /// A page that nothing leads to.
+    Orphan(u32),
 }
 
 /// Makes the sound database in `path`, a new file. A journal beside the damaged one is not looked at, and the full-text
@@ -61,8 +67,13 @@ pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
         unread: BTreeSet::new(),
     };
     salvager.read_trees(&mut target).map_err(failed)?;
-    free_pages(&database, &mut salvager.visited).map_err(failed)?;
+    let mut freed = Visited::none(&database);
+    free_pages(&database, &mut salvager.visited, &mut |page| {
+        freed.take(page);
+    })
+    .map_err(failed)?;
     orphans::read(&mut salvager, &mut target).map_err(failed)?;
+    free::read(&salvager, &freed, &mut target).map_err(failed)?;
     if target.is_empty() {
         return Err(Error::NotADatabase(original.to_owned()));
     }
@@ -100,7 +111,9 @@ impl Salvager<'_> {
         }
         let objects = self.objects;
         for object in objects.iter().filter(|object| object.root > 0) {
-            if !self.shapes.has(&object.name) {
+            if object.name == fill::SIZES {
+                self.read_sizes(object, target)?;
+            } else if !self.shapes.has(&object.name) {
                 self.read_index(object, target)?;
             }
         }
@@ -153,6 +166,18 @@ impl Salvager<'_> {
             target.trust(&object.name);
         }
         Ok(())
+    }
+
+    /// Reads how long each document is, in the words of the full-text index.
+    fn read_sizes(&mut self, object: &Object, target: &mut Target) -> io::Result<()> {
+        let is_wanted = self.incomplete.contains_key("embedding_metadata");
+        let mut tree = Tree::new(self.database, &mut self.visited);
+        tree.walk(object.root, &mut |entry| {
+            let payload = entry.payload.ok().filter(|_| is_wanted);
+            if let Some([_, size]) = payload.and_then(|payload| decode(&payload)).as_deref() {
+                target.know(&object.name, &[Value::Integer(entry.rowid), size.clone()]);
+            }
+        })
     }
 }
 

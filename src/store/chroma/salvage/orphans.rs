@@ -7,10 +7,17 @@ use crate::store::sqlite::{Database, Kind, Page, Tree, Value, Visited, decode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+/// A row, and the page it is on.
+struct Row {
+    page: u32,
+    rowid: i64,
+    values: Vec<Value>,
+}
+
 /// Rows of one page or of pages below one.
 #[derive(Default)]
 struct Group {
-    rows: Vec<(i64, Vec<Value>)>,
+    rows: Vec<Row>,
     /// Pages with rows that cannot be read.
     broken: Vec<u32>,
 }
@@ -69,7 +76,7 @@ pub(super) fn read(salvager: &mut Salvager, target: &mut Target) -> io::Result<(
     // chromadb made the tables.
     let mut made = ["collection_metadata", "segment_metadata"].into_iter();
     for group in of_collections_or_segments {
-        let table = target.owner_of_metadata(&group.rows[0].1).or_else(|| made.next());
+        let table = target.owner_of_metadata(&group.rows[0].values).or_else(|| made.next());
         salvager.put(table.unwrap_or("segment_metadata"), group, target);
     }
     Ok(())
@@ -78,8 +85,8 @@ pub(super) fn read(salvager: &mut Salvager, target: &mut Target) -> io::Result<(
 impl Salvager<'_> {
     fn put(&mut self, table: &str, group: Group, target: &mut Target) {
         let shape = &self.shapes[table];
-        for (rowid, values) in group.rows.iter().filter(|(_, values)| shape.has_types_of(values)) {
-            let _ = target.put(shape, *rowid, values, Place::Orphan); // what is there already is what it was
+        for Row { page, rowid, values } in group.rows.iter().filter(|row| shape.has_types_of(&row.values)) {
+            let _ = target.put(shape, *rowid, values, Place::Orphan(*page)); // what is there already is what it was
         }
         self.incomplete.entry(table.to_owned()).or_default().extend(group.broken);
     }
@@ -114,7 +121,7 @@ fn group(database: &Database, visited: &mut Visited, pages: &[u32]) -> io::Resul
         {
             let mut tree = Tree::new(database, visited);
             tree.cells(&page, &mut |entry| match entry.payload.ok().and_then(|payload| decode(&payload)) {
-                Some(values) => group.rows.push((entry.rowid, values)),
+                Some(values) => group.rows.push(Row { page: entry.page, rowid: entry.rowid, values }),
                 None => group.broken.push(entry.page),
             })?;
             group.broken.extend(tree.faults.iter().map(|(page, _)| *page));
@@ -125,10 +132,10 @@ fn group(database: &Database, visited: &mut Visited, pages: &[u32]) -> io::Resul
 }
 
 /// The tables that most of the rows fit, of those that were not read to their end.
-fn best<'s>(shapes: &'s Shapes, incomplete: &BTreeMap<String, Vec<u32>>, rows: &[(i64, Vec<Value>)]) -> Vec<&'s str> {
+fn best<'s>(shapes: &'s Shapes, incomplete: &BTreeMap<String, Vec<u32>>, rows: &[Row]) -> Vec<&'s str> {
     let mut votes = BTreeMap::<&str, usize>::new();
-    for (_, values) in rows {
-        let fitting = shapes.fitting(values).into_iter().filter(|name| incomplete.contains_key(*name));
+    for row in rows {
+        let fitting = shapes.fitting(&row.values).into_iter().filter(|name| incomplete.contains_key(*name));
         fitting.for_each(|name| *votes.entry(name).or_default() += 1);
     }
     let most = votes.values().copied().max();
@@ -137,9 +144,9 @@ fn best<'s>(shapes: &'s Shapes, incomplete: &BTreeMap<String, Vec<u32>>, rows: &
 
 /// Both tables have the same columns. Documents are never arrays, a key stands once in a record's scalars, and row
 /// numbers are not given twice.
-fn scalar_or_array(rows: &[(i64, Vec<Value>)], target: &Target) -> &'static str {
+fn scalar_or_array(rows: &[Row], target: &Target) -> &'static str {
     let is_document = |values: &Vec<Value>| values.get(1) == Some(&Value::Text(b"chroma:document".to_vec()));
-    if rows.iter().any(|(_, values)| is_document(values)) {
+    if rows.iter().any(|row| is_document(&row.values)) {
         return "embedding_metadata";
     }
     let mut seen = BTreeSet::new();
@@ -147,7 +154,7 @@ fn scalar_or_array(rows: &[(i64, Vec<Value>)], target: &Target) -> &'static str 
         [Value::Integer(id), Value::Text(key), ..] => Some((*id, key.clone())),
         _ => None,
     };
-    let is_repeated = rows.iter().filter_map(|(_, values)| key(values)).any(|key| !seen.insert(key));
-    let is_taken = rows.iter().any(|(rowid, _)| target.has_metadata_row(*rowid));
+    let is_repeated = rows.iter().filter_map(|row| key(&row.values)).any(|key| !seen.insert(key));
+    let is_taken = rows.iter().any(|row| target.has_metadata_row(row.rowid));
     if is_repeated || is_taken { "embedding_metadata_array" } else { "embedding_metadata" }
 }

@@ -1,6 +1,9 @@
 //! The sound database, while it is filled.
 
 use super::fill;
+use super::found;
+use super::free;
+use super::free::Offer;
 use super::shape::{CONTENT, Shape};
 use super::{Place, Salvaged, bound};
 use crate::store::chroma::database::prepare;
@@ -17,6 +20,7 @@ const KNOWN: &str = "
     CREATE TEMP TABLE known_record (row INTEGER PRIMARY KEY, segment TEXT, id TEXT);
     CREATE TEMP TABLE known_key (kind TEXT, row INTEGER, id INTEGER, key TEXT, PRIMARY KEY (kind, row)) WITHOUT ROWID;
     CREATE TEMP TABLE known_value (kind TEXT, row INTEGER, value, PRIMARY KEY (kind, row)) WITHOUT ROWID;
+    CREATE TEMP TABLE known_size (id INTEGER PRIMARY KEY, size);
     CREATE TEMP TABLE known_collection (row INTEGER PRIMARY KEY, id TEXT, name TEXT, database TEXT);
     CREATE TEMP TABLE content (id INTEGER PRIMARY KEY, c0);";
 
@@ -41,7 +45,9 @@ impl Target {
             prepare(&connection)?;
             connection.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN;")?;
             format.immediate().try_for_each(|statement| connection.execute_batch(statement))?;
-            connection.execute_batch(KNOWN)
+            connection.execute_batch(KNOWN)?;
+            connection.execute_batch(found::TABLES)?;
+            connection.execute_batch(free::TABLES)
         };
         make().during(path, "making a sound copy")?;
         let (path, losses, older) = (path.to_owned(), Vec::new(), Vec::new());
@@ -60,13 +66,16 @@ impl Target {
             self.insert(shape, rowid, values)
         };
         let is_taken = matches!(put, Ok(true));
-        match put {
-            Ok(true) if place == Place::Orphan && shape.name != CONTENT => {
+        let noted = put.and_then(|is_taken| match place {
+            Place::Orphan(page) if is_taken && fill::is_of_value(&shape.name) => {
                 let source = format!("rows of {} from pages that nothing led to", shape.name);
                 *self.restored.entry(source).or_default() += 1;
+                found::note(&self.connection, &shape.name, rowid, page)
             }
-            Ok(_) => {}
-            Err(error) => drop(self.failed.get_or_insert(error)),
+            _ => Ok(()),
+        });
+        if let Err(error) = noted {
+            self.failed.get_or_insert(error);
         }
         is_taken
     }
@@ -154,6 +163,23 @@ impl Target {
         }
     }
 
+    /// Takes note of a row on a free page, if it is proved that there was such a row and it is missing.
+    pub(super) fn offer(&mut self, offer: &Offer, page: u32, rowid: i64, values: &[Value]) {
+        let offered = || {
+            let mut insert = self.connection.prepare_cached(offer.sql)?;
+            insert.raw_bind_parameter(1, rowid)?;
+            insert.raw_bind_parameter(2, page)?;
+            let values = values.iter().chain(std::iter::repeat(&Value::Null));
+            for (place, value) in (3..=insert.parameter_count()).zip(values.skip(offer.skipped)) {
+                insert.raw_bind_parameter(place, bound(value))?;
+            }
+            insert.raw_execute()
+        };
+        if let Err(error) = offered() {
+            self.failed.get_or_insert(error);
+        }
+    }
+
     /// Takes note that an index was read to its end: what it does not name did not exist.
     pub(super) fn trust(&mut self, index: &str) {
         self.trusted.insert(index.to_owned());
@@ -193,18 +219,19 @@ impl Target {
             for rowid in &self.older {
                 fill::forget(&self.connection, *rowid, format)?;
             }
-            let restored = fill::gaps(&self.connection, incomplete, format)?;
+            let restored = fill::gaps(&self.connection, incomplete, &self.trusted, format)?;
             let losses = fill::losses(&self.connection, incomplete, &self.trusted, format)?;
+            let finds = found::list(&self.connection)?;
             self.connection.execute_batch("DELETE FROM main.migrations")?;
             staging::write_migrations(&self.connection, format)?;
             staging::write_fixed_rows(&self.connection, format)?;
             self.connection.execute_batch("COMMIT")?;
-            Ok((restored, losses))
+            Ok((restored, losses, finds))
         };
         let finished: rusqlite::Result<_> = finish();
-        let (restored, losses) = finished.during(&path, "filling a sound copy")?;
+        let (restored, losses, finds) = finished.during(&path, "filling a sound copy")?;
         self.restored.extend(restored);
         self.losses.extend(losses);
-        Ok(Salvaged { losses: self.losses, restored: self.restored })
+        Ok(Salvaged { losses: self.losses, restored: self.restored, finds })
     }
 }

@@ -58,14 +58,20 @@ pub(super) const CLASSES: &[Class] = &[
     .losing(1, 0),
     // The lengths of the vectors.
     lengths("an index's lengths are cut short", |case| cut(case, "length.bin", 1, 2)).losing(80, 0),
-    lengths("an index's lengths are missing", |case| remove(case, "length.bin")).losing(150, 0),
+    lengths("an index's lengths are missing", |case| remove(case, "length.bin")).losing(150, 0).and_on(OLDER),
+    lengths("an index's lengths are zeros", |case| {
+        let path = case.index(DRAWERS).join("length.bin");
+        let bytes = read(&path).expect("lengths").len();
+        case.overwrite(&path, 0, &vec![0; bytes]);
+    })
+    .only_deep()
+    .losing(150, 0),
     Class::deep("a length is no number", &["index-lengths"], |case| {
         let element = Element::held_by_the_index_alone(case);
         let path = case.index(DRAWERS).join("length.bin");
         case.overwrite(&path, element.at / element.size * 4, &f32::NAN.to_le_bytes());
     })
-    .also(&["vector-changed", "vector-missing"])
-    .for_a_person(),
+    .losing(1, 0),
     // The links.
     deep_links("an index's upper links are cut short", |case| cut(case, "link_lists.bin", 1, 2)),
     links("an index's upper links are empty", |case| cut(case, "link_lists.bin", 0, 1)).and_on(OLDER),
@@ -173,7 +179,7 @@ const fn level0(name: &'static str, inject: fn(&mut Case)) -> Class {
 }
 
 const fn lengths(name: &'static str, inject: fn(&mut Case)) -> Class {
-    Class::quick(name, &["index-lengths"], inject).also(&["vector-missing"])
+    Class::quick(name, &["index-lengths"], inject)
 }
 
 const fn links(name: &'static str, inject: fn(&mut Case)) -> Class {

@@ -1,0 +1,93 @@
+//! `export` and `import`.
+
+use super::args::{ExportArgs, ImportArgs};
+use super::progress::Progress;
+use super::report::Report;
+use super::{Exit, go_ahead, may_ask, means, recover_first};
+use crate::keeper::{self, Error, Keeper, Target};
+use crate::store::lines;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes gathered before they are written: a pipe takes no more at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
+pub(super) fn export(palace: &Path, args: &ExportArgs, report: &Report) -> Result<Exit, Error> {
+    let reading = Progress::reading(report);
+    let export = keeper::export(palace, &mut || reading.record())?;
+    if !export.losses.is_empty() {
+        report.losses(&export.losses);
+        if !args.accept_loss {
+            reading.finish();
+            report.refuse_export(&export.losses);
+            return Ok(Exit::Refused);
+        }
+    }
+    let summary = match &args.to {
+        None => {
+            export.write(&mut BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()), &mut || reading.record())
+        }
+        Some(path) => export_to(export, path, &mut || reading.record()),
+    };
+    reading.finish();
+    report.exported(&summary?, args.to.as_deref());
+    Ok(Exit::Done)
+}
+
+/// The file is there whole, or not at all.
+fn export_to(export: keeper::Export, path: &Path, watch: &mut dyn FnMut()) -> Result<lines::Summary, Error> {
+    let failed = |error: io::Error| {
+        let what = format!("{}: {error}", path.display());
+        Error::from(lines::Error::from(io::Error::new(error.kind(), what)))
+    };
+    if path.symlink_metadata().is_ok() {
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    }
+    let part = PathBuf::from(format!("{}.part", path.display()));
+    let file = File::create(&part).map_err(failed)?;
+    let mut output = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let written = export.write(&mut output, watch).and_then(|summary| {
+        output.flush().and_then(|()| output.get_ref().sync_all()).map_err(failed)?;
+        fs::hard_link(&part, path).map_err(failed)?; // which replaces nothing
+        Ok(summary)
+    });
+    let _ = fs::remove_file(&part);
+    written
+}
+
+pub(super) fn import(palace: &Path, args: &ImportArgs, report: &Report) -> Result<Exit, Error> {
+    let Target::Chroma(to) = args.to.into() else {
+        report.refusal("import makes palaces of chromadb's; migrate makes one of them sqlite_exact", Exit::Usage);
+        return Ok(Exit::Usage);
+    };
+    if args.from.is_none() && !args.go.yes && !args.go.plan {
+        let why = "the lines come from stdin, so nobody can be asked: say --yes to go ahead. Nothing was touched";
+        report.refusal(why, Exit::Usage);
+        return Ok(Exit::Usage);
+    }
+    let means = means(palace, &args.go)?;
+    let mut input = open(args.from.as_deref())?;
+    let is_willing = args.go.yes || args.go.plan || may_ask(report);
+    if !is_willing {
+        return Ok(Exit::Usage);
+    }
+    let mut keeper = Keeper::lock_empty(palace)?;
+    recover_first(&mut keeper, report)?;
+    let reading = Progress::reading(report);
+    let proposal = keeper.propose_import(&mut input, to, means, &mut || reading.record());
+    reading.finish();
+    let proposal = proposal?;
+    if args.go.plan {
+        report.proposal(&proposal);
+        return Ok(Exit::Done);
+    }
+    go_ahead(&mut keeper, proposal, &args.go, None, report)
+}
+
+fn open(path: Option<&Path>) -> Result<Box<dyn BufRead>, Error> {
+    let Some(path) = path else { return Ok(Box::new(io::stdin().lock())) };
+    let failed =
+        |error: io::Error| lines::Error::from(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+    Ok(Box::new(BufReader::new(File::open(path).map_err(failed)?)))
+}

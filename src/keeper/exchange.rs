@@ -1,0 +1,166 @@
+//! Palaces as text: out of any store, and into a directory that has none.
+
+use super::propose::{Desk, Gathered, reading};
+use super::{Error, Keeper, Kind, Means, Proposal, resolve};
+use crate::engine::{Contents, Enclosure};
+use crate::ops::{Step, names, rebuild};
+use crate::store::chroma::check::{self, Depth};
+use crate::store::chroma::{
+    self, Amendment, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Source, Survey, Waiting,
+    scratch_directory, survey,
+};
+use crate::store::exact::{Reader, TakenIn};
+use crate::store::lines::{self, Summary};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A palace that is about to be written out.
+pub struct Export {
+    palace: PathBuf,
+    kind: Kind,
+    before: Vec<(PathBuf, u64, SystemTime)>,
+    source: Source,
+    found: Survey,
+    /// What cannot be written out.
+    pub losses: Vec<Loss>,
+    /// Holds what was taken in of a store that is not chromadb's.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+/// Reads a palace of any kind for writing it out, without a lock and without changing a byte of it.
+pub fn export(palace: &Path, watch: &mut dyn FnMut()) -> Result<Export, Error> {
+    let palace = resolve(palace)?;
+    let kind = Kind::of(&palace)?.ok_or_else(|| chroma::Error::NotAPalace(palace.clone()))?;
+    let before = state(&palace);
+    let scratch = std::env::temp_dir();
+    let (directory, mut losses, held, mut preparation) = match kind {
+        Kind::Chroma => {
+            let checked = check::check(&palace, &scratch, Depth::Pages, &mut || ())?;
+            let preparation = reading(&desk(&palace, &scratch).preparation(&checked)?);
+            (palace.clone(), preparation.losses(), None, preparation)
+        }
+        Kind::Exact => {
+            let TakenIn { directory, losses } = Reader::open(&palace, &scratch)?.taken_in(&scratch, watch)?;
+            (directory.path().to_owned(), losses, Some(directory), Preparation::default())
+        }
+    };
+    let mut source = Source::open(&directory, &scratch, &preparation)?;
+    let mut found = survey(&source, Limits::default(), watch)?;
+    let waiting = Waiting::of(&found);
+    if !waiting.is_empty() {
+        preparation.amendments.push(Amendment::Apply(waiting));
+        source = Source::open(&directory, &scratch, &preparation)?;
+        found = survey(&source, Limits::default(), watch)?;
+    }
+    losses.extend(found.losses.iter().cloned());
+    Ok(Export { palace, kind, before, source, found, losses, _scratch: held })
+}
+
+impl Export {
+    /// How many records there are.
+    pub fn records(&self) -> u64 {
+        self.found.collections.iter().map(|one| one.totals.records).sum()
+    }
+
+    /// Writes it out.
+    ///
+    /// # Errors
+    /// [`Error::ChangedMeanwhile`] where somebody wrote to the palace while it was read: what was written out may then
+    /// be of two moments, and lacks its last line.
+    pub fn write(self, output: &mut dyn Write, watch: &mut dyn FnMut()) -> Result<Summary, Error> {
+        let digests = self.found.collections.iter().map(|one| (one.collection.name.clone(), one.totals.digest));
+        let digests: BTreeMap<_, _> = digests.collect();
+        let (palace, before) = (&self.palace, &self.before);
+        let is_unchanged = || state(palace) == *before;
+        match lines::write(&Emitter::new(self.source)?, &digests, output, &is_unchanged, watch)? {
+            Some(summary) => Ok(summary),
+            None => Err(Error::ChangedMeanwhile { palace: palace.clone(), database: self.kind.database() }),
+        }
+    }
+}
+
+/// The files of a store, with length and time of change: enough to notice that somebody wrote to one.
+fn state(palace: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
+    let mut files = Vec::new();
+    let mut note = |path: PathBuf| {
+        if let Ok(metadata) =
+            fs::symlink_metadata(&path).and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
+        {
+            files.push((path, metadata.0, metadata.1));
+        }
+    };
+    for entry in fs::read_dir(palace).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if Kind::ALL.iter().any(|kind| name.starts_with(kind.database())) {
+            note(entry.path());
+        } else if uuid::Uuid::parse_str(&name).is_ok() {
+            fs::read_dir(entry.path()).into_iter().flatten().flatten().for_each(|file| note(file.path()));
+        }
+    }
+    files.sort();
+    files
+}
+
+fn desk<'d>(palace: &'d Path, scratch: &'d Path) -> Desk<'d> {
+    Desk { palace, scratch, space: scratch, annex: None }
+}
+
+impl Keeper {
+    /// Opens a directory that has no store, to import one; it is made where there is none.
+    pub fn lock_empty(palace: &Path) -> Result<Keeper, Error> {
+        if !palace.exists() {
+            let disk = crate::disk::RealDisk::new();
+            crate::disk::Disk::create_dir(&disk, &std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned()))?;
+        }
+        let palace = resolve(palace)?;
+        match Kind::of(&palace)? {
+            Some(kind) => Err(Error::HasStore { palace, database: kind.database() }),
+            None => Keeper::lock_directory(palace),
+        }
+    }
+
+    /// Reads lines to their end, and plans a palace of them. They are kept in the keep until the import has ended.
+    pub fn propose_import(
+        &self,
+        input: &mut dyn BufRead,
+        to: &'static Format,
+        means: impl Into<Means>,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        let Means { limits, annex } = means.into();
+        let desk = self.desk(annex);
+        let scratch = scratch_directory(desk.palace, desk.scratch)?;
+        let spool = scratch.path().join(names::INPUT);
+        let spooled = || -> io::Result<u64> { io::copy(input, &mut File::create_new(&spool)?) };
+        let bytes = { spooled }().map_err(|source| chroma::Error::Scratch { path: spool.clone(), source })?;
+        let taken = scratch_directory(desk.palace, desk.scratch)?; // is not needed when the operation runs
+        let mut intake = Intake::create(&taken.path().join(DATABASE))?;
+        let file = File::open(&spool).map_err(|source| chroma::Error::Scratch { path: spool.clone(), source })?;
+        let summary = lines::read(&mut BufReader::new(file), &mut intake, watch)?;
+        intake.finish()?;
+        let step = Step::Lines(lines::Step::TakeIn { records: summary.records, bytes });
+        let mut unheld = Vec::new();
+        let (mut planned, found) =
+            desk.from_intake(taken.path(), step, (to, limits), rebuild::Replaced::Nothing, &mut unheld)?;
+        prove(&summary, &found, unheld.is_empty())?;
+        planned.losses.extend(unheld);
+        planned.bytes_needed += bytes;
+        let proposal = desk.proposal("import", "an export".to_owned(), planned, &found, Gathered::default())?;
+        let enclosure = Enclosure { name: names::INPUT, contents: Contents::Moved(spool) };
+        Ok(Proposal { enclosed: Some((enclosure, scratch)), ..proposal })
+    }
+}
+
+/// What came is what was sent, by the digests that were sent along; `is_whole` where nothing had to be left out.
+fn prove(summary: &Summary, found: &Survey, is_whole: bool) -> Result<(), Error> {
+    for one in found.collections.iter().filter(|_| is_whole) {
+        let (name, digest) = (&one.collection.name, one.totals.digest.to_string());
+        if summary.digests.get(name).is_some_and(|sent| *sent != digest) {
+            return Err(Error::NotAsSent { collection: name.clone() });
+        }
+    }
+    Ok(())
+}

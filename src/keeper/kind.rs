@@ -1,0 +1,52 @@
+//! What kind of store a palace has: told by the names of its files, as MemPalace tells it.
+
+use super::Error;
+use crate::store::{chroma, exact};
+use std::path::Path;
+
+/// A kind of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// ChromaDB's.
+    Chroma,
+    /// MemPalace's `sqlite_exact`.
+    Exact,
+}
+
+impl Kind {
+    /// Every kind there is.
+    pub(super) const ALL: [Kind; 2] = [Kind::Chroma, Kind::Exact];
+
+    /// Name of its database in a palace.
+    pub fn database(self) -> &'static str {
+        match self {
+            Kind::Chroma => chroma::DATABASE,
+            Kind::Exact => exact::DATABASE,
+        }
+    }
+
+    fn is_in(self, palace: &Path) -> bool {
+        palace.join(self.database()).symlink_metadata().is_ok()
+    }
+
+    /// The kind of store that a palace has; `None` where it has none.
+    ///
+    /// # Errors
+    /// [`Error::TwoStores`]: MemPalace itself refuses such a palace.
+    pub fn of(palace: &Path) -> Result<Option<Kind>, Error> {
+        match Kind::ALL.map(|kind| kind.is_in(palace)) {
+            [true, true] => Err(Error::TwoStores { palace: palace.to_owned() }),
+            [true, false] => Ok(Some(Kind::Chroma)),
+            [false, true] => Ok(Some(Kind::Exact)),
+            [false, false] => Ok(None),
+        }
+    }
+
+    /// Insists on a store of chromadb's, where only that can be worked on.
+    pub(super) fn insist_on_chroma(palace: &Path) -> Result<(), Error> {
+        match Kind::of(palace)? {
+            Some(Kind::Exact) => Err(Error::Exact { palace: palace.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}
