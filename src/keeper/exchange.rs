@@ -142,7 +142,7 @@ impl Keeper {
         let step = Step::Lines(lines::Step::TakeIn { records: summary.records, bytes });
         let mut unheld = Vec::new();
         let (mut planned, found) =
-            desk.from_intake(scratch.path(), step, (to, limits), rebuild::Replaced::Nothing, &mut unheld)?;
+            desk.plan_of_intake(scratch.path(), step, (to, limits), rebuild::Replaced::Nothing, &mut unheld)?;
         prove(&summary, &found, unheld.is_empty())?;
         planned.losses.extend(unheld);
         planned.bytes_needed += bytes;
