@@ -9,6 +9,7 @@ use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, S
 use crate::store::chroma::{
     self, Amendment, Finds, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
 };
+use crate::store::scratch::Scratch;
 use std::path::Path;
 
 /// What would be done.
@@ -34,7 +35,7 @@ pub struct Proposal {
     /// Bytes that are free.
     pub bytes_free: u64,
     /// A file that is born with the operation, and the directory that holds it until then.
-    pub(super) enclosed: Option<(Enclosure, tempfile::TempDir)>,
+    pub(super) enclosed: Option<(Enclosure, Scratch)>,
 }
 
 /// A collection in a proposal.
@@ -319,7 +320,8 @@ const OF_FORMAT: [Code; 11] = [
     Code::CollectionConfig,
 ];
 
-/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong and keeps.
+/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong and
+/// keeps.
 fn sound_codes(kept: &[Finding]) -> Vec<String> {
     let is_kept =
         |code: &Code| kept.iter().any(|finding| finding.code == *code && matches!(finding.remedy, Remedy::Person(_)));

@@ -13,6 +13,7 @@ use crate::ops::restore::{self, Order, Replaced};
 use crate::ops::{Step, StoreFiles};
 use crate::store::chroma::{self, Digest, Finds, Limits, Pages, Preparation, Source, Survey, Totals};
 use crate::store::exact;
+use crate::store::scratch::Scratch;
 use crate::tree::{Fingerprint, Spot, is_same};
 use std::path::{Path, PathBuf};
 
@@ -56,7 +57,7 @@ pub fn propose_restore(palace: &Path, number: u32, watch: &mut dyn FnMut()) -> R
 }
 
 /// A store that can be read, and what was read.
-type Reading = (Source, Survey, Option<tempfile::TempDir>);
+type Reading = (Source, Survey, Option<Scratch>);
 
 impl Desk<'_> {
     pub(super) fn restore(&self, keep: &Keep, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {

@@ -19,7 +19,7 @@ pub const EXACT: &str = "exact";
 pub fn plan(preparation: Preparation, files: &StoreFiles, survey: &Survey) -> Planned {
     let bytes: u64 = survey.collections.iter().map(|one| one.totals.row_bytes + one.totals.vector_bytes).sum();
     let expected = survey.collections.iter().map(|one| ExpectedCollection::from(one.totals)).collect();
-    let takes_copy = files.is_hot() || preparation != Preparation::default();
+    let room = parts::bytes_of_old(files, &preparation);
     let mut steps = vec![parts::create_staging(), parts::backup(files, files.segments.iter())];
     steps.push(Step::Exact(exact::Step::CreateStore { preparation }));
     steps.extend(survey.batches.iter().map(|batch| Step::Exact(exact::Step::UpsertBatch(batch.clone()))));
@@ -32,7 +32,7 @@ pub fn plan(preparation: Preparation, files: &StoreFiles, survey: &Survey) -> Pl
     Planned {
         plan: Plan { steps, pivot },
         // Documents stand twice in the new database: in their rows, and in the index over their words.
-        bytes_needed: backup + parts::bytes_of_old(files, takes_copy) + 3 * bytes,
+        bytes_needed: backup + room + 3 * bytes,
         target: EXACT.to_owned(),
         collections: survey.collections.iter().map(|one| (one.collection.name.clone(), None)).collect(),
         losses: survey.losses.clone(),

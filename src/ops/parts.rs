@@ -4,7 +4,9 @@ use super::files::{Entry, StoreFiles};
 use super::names::{ASIDE, BACKUP, INPUT, INTAKE, STAGING};
 use super::rebuild::Origin;
 use super::step::Step;
-use crate::store::chroma::{self, Blueprint, DATABASE, Expected, ExpectedCollection, Renamed, Route, Survey};
+use crate::store::chroma::{
+    self, Blueprint, DATABASE, Expected, ExpectedCollection, Preparation, Renamed, Route, Survey,
+};
 use crate::tree::{self, Copy, Need, Spot};
 
 /// Room for what is not counted: directories, the journal, SQLite's rollback journal.
@@ -129,14 +131,14 @@ fn set_aside(entry: &Entry, need: Need) -> Step {
 /// Room for the database with its siblings: in the backup, in staging, and for a copy to read where one is needed.
 pub(super) fn bytes_of_databases(files: &StoreFiles, blueprint: &Blueprint) -> u64 {
     let database = bytes_of_database(files);
-    let takes_copy = files.is_hot() || blueprint.preparation != chroma::Preparation::default();
     // A store filled batch by batch is now and then a little larger than the one it came from.
-    bytes_of_old(files, takes_copy) + database + database / 4
+    bytes_of_old(files, &blueprint.preparation) + database + database / 4
 }
 
 /// Room for the old database: in the backup, and for a copy to read where one is needed.
-pub(super) fn bytes_of_old(files: &StoreFiles, takes_copy: bool) -> u64 {
+pub(super) fn bytes_of_old(files: &StoreFiles, preparation: &Preparation) -> u64 {
     let database = bytes_of_database(files);
+    let takes_copy = files.is_hot() || *preparation != Preparation::default();
     let scratch = if takes_copy { database + database / 4 } else { 0 };
     database + scratch + SLACK_BYTES
 }
