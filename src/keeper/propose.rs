@@ -5,7 +5,7 @@ use super::{Error, look, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::Plan;
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
-use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
+use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Read, Remedy, Severity};
 use crate::store::chroma::{self, Amendment, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey};
 use std::path::Path;
 
@@ -104,7 +104,8 @@ impl Desk<'_> {
                 let order = rebuild::Order { preparation: preparation.clone(), mended: Vec::new() };
                 rebuild::plan(source.format(), order, files, survey)
             };
-            self.propose("rebuild", self.files()?, (limits, preparation), &plan, watch)
+            let files = self.files()?;
+            self.propose("rebuild", files, (self.read(limits, preparation, watch)?, preparation), &plan)
         };
         let read = reading(&preparation);
         match rebuilt(&read, watch) {
@@ -118,7 +119,8 @@ impl Desk<'_> {
 
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
         let files = self.files()?;
-        let checked = check::check(self.palace, self.scratch, Depth::Deep, watch)?;
+        let how = (Depth::Deep, limits);
+        let (checked, kept) = check::check_and_keep(self.palace, self.scratch, how, watch)?;
         let is_clear = !checked.findings.iter().any(hides_records);
         // What a copy has and the palace has not may have been deleted: it comes back only where that was asked for.
         let is_meant = |finding: &Finding| wanted.is_empty() && finding.code != Code::LeftoverRicher;
@@ -132,6 +134,10 @@ impl Desk<'_> {
         let is_rebuilt =
             preparation.pages == Pages::Salvaged || mended.iter().any(|finding| finding.remedy == Remedy::Rebuild);
         let read = reading(&preparation);
+        let palace = match kept.filter(|_| read == Preparation::default()) {
+            Some(kept) => kept,
+            None => self.read(limits, &read, watch)?,
+        };
         let proposal = if is_rebuilt {
             // Whatever else is wrong is mended on the way.
             let also;
@@ -143,7 +149,7 @@ impl Desk<'_> {
                 let order = rebuild::Order { preparation: read.clone(), mended: codes(&mended, &left) };
                 rebuild::plan(source.format(), order, files, survey)
             };
-            self.propose("repair", files, (limits, &read), &plan, watch)?
+            self.propose("repair", files, (palace, &read), &plan)?
         } else {
             let amendments = preparation.amendments.iter().filter(|one| is_of_index(one)).cloned().collect::<Vec<_>>();
             let builds = |one: &chroma::Surveyed| {
@@ -155,7 +161,7 @@ impl Desk<'_> {
                 let order = amend::Order { preparation, amendments, mended, builds: &builds };
                 amend::plan(source.format(), order, files, survey)
             };
-            self.propose("repair", files, (limits, &read), &plan, watch)?
+            self.propose("repair", files, (palace, &read), &plan)?
         };
         Ok(Diagnosis { mended, left, proposal: Some(proposal) })
     }
@@ -166,17 +172,22 @@ impl Desk<'_> {
         files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
     }
 
+    /// Reads the palace from end to end as a preparation says.
+    fn read(&self, limits: Limits, preparation: &Preparation, watch: &mut dyn FnMut()) -> Result<Read, Error> {
+        let source = Source::open(self.palace, self.scratch, preparation)?;
+        let survey = survey(&source, limits, watch)?;
+        Ok(Read { source, survey })
+    }
+
     fn propose(
         &self,
         title: &'static str,
         mut files: StoreFiles,
-        (limits, preparation): (Limits, &Preparation),
+        (read, preparation): (Read, &Preparation),
         plan: &dyn Fn(&Source, &StoreFiles, &Survey) -> Planned,
-        watch: &mut dyn FnMut(),
     ) -> Result<Proposal, Error> {
         let disk = RealDisk::new();
-        let source = Source::open(self.palace, self.scratch, preparation)?;
-        let survey = survey(&source, limits, watch)?;
+        let Read { source, survey } = read;
         files.look_at_segments(&disk, self.palace, &survey)?;
         let Planned { plan, bytes_needed, blueprint, mut losses } = plan(&source, &files, &survey);
         losses.extend(preparation.losses());
