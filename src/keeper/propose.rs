@@ -5,7 +5,7 @@ use super::{Error, Kind, Target, look, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::{Enclosure, Plan};
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
-use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
+use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Read, Remedy, Severity};
 use crate::store::chroma::{
     self, Amendment, Finds, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
 };
@@ -147,7 +147,8 @@ impl Desk<'_> {
                 let planned = rebuild::plan(order, rebuild::Replaced::Store(files), survey);
                 Planned { losses: [planned.losses, unheld.clone()].concat(), ..planned }
             };
-            self.propose(title, self.files()?, (limits, &preparation), &plan, watch)
+            let files = self.files()?;
+            self.propose(title, files, (self.read(limits, &preparation, watch)?, &preparation), &plan)
         };
         let read = reading(&preparation);
         match renewed(&read, watch) {
@@ -185,7 +186,8 @@ impl Desk<'_> {
 
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
         let files = self.files()?;
-        let checked = check::check(self.palace, self.scratch, Depth::Deep, watch)?;
+        let how = (Depth::Deep, limits);
+        let (checked, kept) = check::check_and_keep(self.palace, self.scratch, how, watch)?;
         let is_clear = !checked.findings.iter().any(hides_records);
         // What a copy has and the palace has not may have been deleted: it comes back only where that was asked for.
         let is_meant = |finding: &Finding| wanted.is_empty() && finding.code != Code::LeftoverRicher;
@@ -199,6 +201,10 @@ impl Desk<'_> {
         let is_rebuilt =
             preparation.pages == Pages::Salvaged || mended.iter().any(|finding| finding.remedy == Remedy::Rebuild);
         let read = reading(&preparation);
+        let palace = match kept.filter(|_| read == Preparation::default()) {
+            Some(kept) => kept,
+            None => self.read(limits, &read, watch)?,
+        };
         let proposal = if is_rebuilt {
             // Whatever else is wrong is mended on the way.
             let also;
@@ -212,7 +218,7 @@ impl Desk<'_> {
                 let order = rebuild::Order { from, to: from, preparation, mended, origin };
                 rebuild::plan(order, rebuild::Replaced::Store(files), survey)
             };
-            self.propose("repair", files, (limits, &read), &plan, watch)?
+            self.propose("repair", files, (palace, &read), &plan)?
         } else {
             let amendments = preparation.amendments.iter().filter(|one| is_of_index(one)).cloned().collect::<Vec<_>>();
             let builds = |one: &chroma::Surveyed| {
@@ -224,7 +230,7 @@ impl Desk<'_> {
                 let order = amend::Order { preparation, amendments, mended, builds: &builds };
                 amend::plan(source.format(), order, files, survey)
             };
-            self.propose("repair", files, (limits, &read), &plan, watch)?
+            self.propose("repair", files, (palace, &read), &plan)?
         };
         Ok(Diagnosis { mended, left, proposal: Some(proposal) })
     }
@@ -236,17 +242,22 @@ impl Desk<'_> {
         files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
     }
 
+    /// Reads the palace from end to end as a preparation says.
+    fn read(&self, limits: Limits, preparation: &Preparation, watch: &mut dyn FnMut()) -> Result<Read, Error> {
+        let source = Source::open(self.palace, self.scratch, preparation)?;
+        let survey = survey(&source, limits, watch)?;
+        Ok(Read { source, survey })
+    }
+
     fn propose(
         &self,
         title: &'static str,
         mut files: StoreFiles,
-        (limits, preparation): (Limits, &Preparation),
+        (read, preparation): (Read, &Preparation),
         plan: &dyn Fn(&Source, &StoreFiles, &Survey) -> Planned,
-        watch: &mut dyn FnMut(),
     ) -> Result<Proposal, Error> {
         let disk = RealDisk::new();
-        let source = Source::open(self.palace, self.scratch, preparation)?;
-        let survey = survey(&source, limits, watch)?;
+        let Read { source, survey } = read;
         files.look_at_segments(&disk, self.palace, &survey)?;
         let mut planned = plan(&source, &files, &survey);
         planned.losses.extend(preparation.losses());

@@ -76,14 +76,14 @@ impl Desk<'_> {
         let part = find.place()?;
         let place = folder.path.join(part);
         let (old, standing) = find.store(&place)?;
-        let before = self.read(&place, watch)?;
+        let before = self.read_store(&place, watch)?;
         if replaced.vital().next().is_some() {
             // What cannot be rolled cannot stand alone, and must not come back without its journal.
             let rolled = Source::open(&place, self.scratch, &Preparation::default());
             rolled.map_err(|error| find.refuse(format!("its journal cannot be rolled back: {error}")))?;
         }
         self.prove(&find, &place, &standing, watch)?;
-        let after = if now.is_some() { self.read(self.palace, watch)? } else { None };
+        let after = if now.is_some() { self.read_store(self.palace, watch)? } else { None };
         match (&mut now, &after) {
             (Some(now), Some((_, survey, _))) => now.look_at_segments(&disk, self.palace, survey)?,
             (Some(_), None) => find.notes.push(
@@ -133,7 +133,7 @@ impl Desk<'_> {
     }
 
     /// Reads a store as well as it can be read.
-    fn read(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Option<Reading>, Error> {
+    fn read_store(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Option<Reading>, Error> {
         if matches!(Kind::of(directory), Ok(Some(Kind::Exact))) {
             return Ok(self.read_exact(directory, watch).ok());
         }
