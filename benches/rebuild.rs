@@ -4,7 +4,7 @@
 //! `cargo bench --bench rebuild -- PALACE [FORMAT]` works on a copy next to the palace and removes it.
 //! benches/README.md says how to make a palace and how to read the numbers.
 
-use palacekeeper::keeper::Keeper;
+use palacekeeper::keeper::{Keeper, Target};
 use palacekeeper::store::chroma::{DATABASE, Format, Limits};
 use rusqlite::Connection;
 use std::error::Error;
@@ -74,7 +74,7 @@ fn index(palace: &Path, target: &Path) -> Result<usize> {
 fn rebuild(palace: &Path, format: Option<&'static Format>) -> Result<u64> {
     let mut keeper = Keeper::lock(palace)?;
     let proposal = match format {
-        Some(format) => keeper.propose_migration(format, Limits::default(), &mut || ())?,
+        Some(format) => keeper.propose_migration(Target::Chroma(format), Limits::default(), &mut || ())?,
         None => keeper.propose_rebuild(Limits::default(), &mut || ())?,
     };
     let records = proposal.collections.iter().map(|collection| collection.records).sum();

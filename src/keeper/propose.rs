@@ -331,8 +331,7 @@ const OF_FORMAT: [Code; 11] = [
     Code::CollectionConfig,
 ];
 
-/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong and
-/// keeps.
+/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong.
 fn sound_codes(kept: &[Finding]) -> Vec<String> {
     let is_kept =
         |code: &Code| kept.iter().any(|finding| finding.code == *code && matches!(finding.remedy, Remedy::Person(_)));
