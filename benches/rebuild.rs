@@ -1,11 +1,11 @@
-//! Times a rebuild beside `cp -a` + `sync` of the same palace, and beside filling the full-text index alone, in one
-//! run.
+//! Times a rebuild, or a migration, beside `cp -a` + `sync` of the same palace, and beside filling the full-text index
+//! alone, in one run.
 //!
-//! `cargo bench --bench rebuild -- PALACE` works on a copy next to the palace and removes it. benches/README.md says
-//! how to make a palace and how to read the numbers.
+//! `cargo bench --bench rebuild -- PALACE [FORMAT]` works on a copy next to the palace and removes it.
+//! benches/README.md says how to make a palace and how to read the numbers.
 
-use palacekeeper::keeper::Keeper;
-use palacekeeper::store::chroma::{DATABASE, Limits};
+use palacekeeper::keeper::{Keeper, Target};
+use palacekeeper::store::chroma::{DATABASE, Format, Limits};
 use rusqlite::Connection;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,14 @@ use std::time::{Duration, Instant};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    let palace = std::env::args_os().skip(1).find(|argument| !argument.to_string_lossy().starts_with("--"));
-    let Some(palace) = palace.map(PathBuf::from) else {
-        println!("usage: cargo bench --bench rebuild -- PALACE");
+    let mut arguments = std::env::args_os().skip(1).filter(|argument| !argument.to_string_lossy().starts_with("--"));
+    let Some(palace) = arguments.next().map(PathBuf::from) else {
+        println!("usage: cargo bench --bench rebuild -- PALACE [FORMAT]");
         return Ok(());
     };
+    let named = |name: std::ffi::OsString| Format::named(&name.to_string_lossy()).ok_or("no format has this name");
+    let format = arguments.next().map(named).transpose()?;
+    let title = if format.is_some() { "migration" } else { "rebuild" };
     let palace = palace.canonicalize()?;
     let work = tempfile::tempdir_in(palace.parent().ok_or("the palace has no parent")?)?;
     let copy = work.path().join("palace");
@@ -32,15 +35,16 @@ fn main() -> Result<()> {
     })?;
     let (indexed, documents) = timed(|| index(&copy, &work.path().join("index.sqlite3")))?;
     let before = peak_bytes()?;
-    let (rebuilt, records) = timed(|| rebuild(&copy))?;
+    let (rebuilt, records) = timed(|| rebuild(&copy, format))?;
     let rest = rebuilt.saturating_sub(indexed);
 
     println!("{records} records, {documents} documents, {:.0} MiB", mib(size(&copy)?));
     println!("cp -a + sync               {:>8.2} s", copied.as_secs_f64());
     println!("full-text index alone      {:>8.2} s", indexed.as_secs_f64());
-    println!("rebuild                    {:>8.2} s", rebuilt.as_secs_f64());
-    println!("rebuild without the index  {:>8.1} × cp -a + sync", rest.as_secs_f64() / copied.as_secs_f64());
-    println!("peak memory                {:>8.0} MiB ({:.0} before the rebuild)", mib(peak_bytes()?), mib(before));
+    println!("{title:<26} {:>8.2} s", rebuilt.as_secs_f64());
+    let part = format!("{title} without the index");
+    println!("{part:<26} {:>6.1} × cp -a + sync", rest.as_secs_f64() / copied.as_secs_f64());
+    println!("peak memory                {:>8.0} MiB ({:.0} before the {title})", mib(peak_bytes()?), mib(before));
     Ok(())
 }
 
@@ -67,9 +71,12 @@ fn index(palace: &Path, target: &Path) -> Result<usize> {
     Ok(rows)
 }
 
-fn rebuild(palace: &Path) -> Result<u64> {
+fn rebuild(palace: &Path, format: Option<&'static Format>) -> Result<u64> {
     let mut keeper = Keeper::lock(palace)?;
-    let proposal = keeper.propose_rebuild(Limits::default(), &mut || ())?;
+    let proposal = match format {
+        Some(format) => keeper.propose_migration(Target::Chroma(format), Limits::default(), &mut || ())?,
+        None => keeper.propose_rebuild(Limits::default(), &mut || ())?,
+    };
     let records = proposal.collections.iter().map(|collection| collection.records).sum();
     keeper.run(proposal, &mut ())?;
     Ok(records)

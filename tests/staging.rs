@@ -99,6 +99,19 @@ fn repair_that_was_built_elsewhere_mends_something_else() {
     assert_empty(far.path(), "after the repair");
 }
 
+#[test]
+fn migration_that_was_built_elsewhere_changes_a_record() {
+    let Some(far) = Mount::tmpfs("64m", "a migration on another file system") else { return };
+    let arena = Arena::new("0.6.3");
+    let before = Content::of(&arena.palace());
+    let command = [building_in("migrate", far.path()), ["--to", "chroma-1.5"].map(str::to_owned).into()].concat();
+    run(&arena, &command).expect(0);
+    let differences = before.record_differences_by(&Content::of(&arena.palace()), Record::is_kept_in);
+    assert!(differences.is_empty(), "{differences:?}");
+    arena.run(&["check", "--deep"]).expect(0);
+    assert_empty(far.path(), "after the migration");
+}
+
 /// A copy would need the room that was to be spared.
 #[test]
 fn store_is_copied_on_one_file_system() {
@@ -214,7 +227,11 @@ fn disk_that_fills_up_on_either_side_leaves_something_behind() {
         run.expect(1).says("rolled back");
         fs::remove_file(full.path().join("ballast")).expect("the disk was filled");
         before.assert_untouched(&Tree::of(&palace), "rolled back");
-        assert_eq!(Tree::of(&folder).top(), ["journal".to_owned()].into(), "in the operation's folder");
+        assert_eq!(
+            Tree::of(&folder).top(),
+            ["journal", "report.json"].map(str::to_owned).into(),
+            "in the operation's folder"
+        );
         assert_empty(far.path(), "rolled back");
         here.run(&arena, "palace", &RECOVER).expect(0).says("Nothing was cut short.");
     }

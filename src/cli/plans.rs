@@ -104,7 +104,8 @@ pub(super) fn loss_lines<L: Display>(losses: &[L]) -> Vec<String> {
 
 pub(super) fn proposal_json(proposal: &Proposal) -> Value {
     let collections = proposal.collections.iter().map(|one| {
-        json!({ "name": one.name, "records": one.records, "pending": one.pending, "index": route_text(one.route.as_ref()) })
+        let index = route_text(one.route.as_ref());
+        json!({ "name": one.name, "records": one.records, "pending": one.pending, "index": index })
     });
     json!({
         "format": proposal.format,

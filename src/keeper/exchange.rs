@@ -6,14 +6,14 @@ use crate::engine::{Contents, Enclosure};
 use crate::ops::{Step, names, rebuild};
 use crate::store::chroma::check::{self, Depth};
 use crate::store::chroma::{
-    self, Amendment, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Source, Survey, Waiting,
-    scratch_directory, survey,
+    self, Amendment, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Source, Survey, Waiting, survey,
 };
 use crate::store::exact::{Reader, TakenIn};
 use crate::store::lines::{self, Summary};
+use crate::store::scratch::Scratch;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ pub struct Export {
     /// What cannot be written out.
     pub losses: Vec<Loss>,
     /// Holds what was taken in of a store that is not chromadb's.
-    _scratch: Option<tempfile::TempDir>,
+    _scratch: Option<Scratch>,
 }
 
 /// Reads a palace of any kind for writing it out, without a lock and without changing a byte of it.
@@ -132,11 +132,9 @@ impl Keeper {
     ) -> Result<Proposal, Error> {
         let Means { limits, annex } = means.into();
         let desk = self.desk(annex);
-        let scratch = scratch_directory(desk.palace, desk.scratch)?;
-        let spool = scratch.path().join(names::INPUT);
-        let spooled = || -> io::Result<u64> { io::copy(input, &mut File::create_new(&spool)?) };
-        let bytes = { spooled }().map_err(|source| chroma::Error::Scratch { path: spool.clone(), source })?;
-        let taken = scratch_directory(desk.palace, desk.scratch)?; // is not needed when the operation runs
+        let scratch = Scratch::below(desk.scratch, desk.palace)?;
+        let (spool, bytes) = scratch.spool(names::INPUT, input)?;
+        let taken = Scratch::below(desk.scratch, desk.palace)?; // nobody needs it when the operation runs
         let mut intake = Intake::create(&taken.path().join(DATABASE))?;
         let file = File::open(&spool).map_err(|source| chroma::Error::Scratch { path: spool.clone(), source })?;
         let summary = lines::read(&mut BufReader::new(file), &mut intake, watch)?;
@@ -144,7 +142,7 @@ impl Keeper {
         let step = Step::Lines(lines::Step::TakeIn { records: summary.records, bytes });
         let mut unheld = Vec::new();
         let (mut planned, found) =
-            desk.from_intake(taken.path(), step, (to, limits), rebuild::Replaced::Nothing, &mut unheld)?;
+            desk.plan_of_intake(taken.path(), step, (to, limits), rebuild::Replaced::Nothing, &mut unheld)?;
         prove(&summary, &found, unheld.is_empty())?;
         planned.losses.extend(unheld);
         planned.bytes_needed += bytes;

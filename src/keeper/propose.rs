@@ -6,10 +6,11 @@ use super::{Error, Kind, Target, look, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::{Enclosure, Plan};
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
-use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Remedy, Severity};
+use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Read, Remedy, Severity};
 use crate::store::chroma::{
     self, Amendment, Finds, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
 };
+use crate::store::scratch::Scratch;
 use crate::tree::Annex;
 use std::path::Path;
 
@@ -38,7 +39,7 @@ pub struct Proposal {
     /// What is needed elsewhere beside that, if the new store is built there.
     pub outside: Option<Outside>,
     /// A file that is born with the operation, and the directory that holds it until then.
-    pub(super) enclosed: Option<(Enclosure, tempfile::TempDir)>,
+    pub(super) enclosed: Option<(Enclosure, Scratch)>,
 }
 
 /// A collection in a proposal.
@@ -155,7 +156,8 @@ impl Desk<'_> {
                 let planned = rebuild::plan(order, rebuild::Replaced::Store(files), survey);
                 Planned { losses: [planned.losses, unheld.clone()].concat(), ..planned }
             };
-            self.propose(title, self.files()?, (limits, &preparation), &plan, watch)
+            let files = self.files()?;
+            self.propose(title, files, (self.read(limits, &preparation, watch)?, &preparation), &plan)
         };
         let read = reading(&preparation);
         match renewed(&read, watch) {
@@ -193,7 +195,8 @@ impl Desk<'_> {
 
     pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
         let files = self.files()?;
-        let checked = check::check(self.palace, self.scratch, Depth::Deep, watch)?;
+        let how = (Depth::Deep, limits);
+        let (checked, kept) = check::check_and_keep(self.palace, self.scratch, how, watch)?;
         let is_clear = !checked.findings.iter().any(hides_records);
         // What a copy has and the palace has not may have been deleted: it comes back only where that was asked for.
         let is_meant = |finding: &Finding| wanted.is_empty() && finding.code != Code::LeftoverRicher;
@@ -207,6 +210,10 @@ impl Desk<'_> {
         let is_rebuilt =
             preparation.pages == Pages::Salvaged || mended.iter().any(|finding| finding.remedy == Remedy::Rebuild);
         let read = reading(&preparation);
+        let palace = match kept.filter(|_| read == Preparation::default()) {
+            Some(kept) => kept,
+            None => self.read(limits, &read, watch)?,
+        };
         let proposal = if is_rebuilt {
             // Whatever else is wrong is mended on the way.
             let also;
@@ -220,7 +227,7 @@ impl Desk<'_> {
                 let order = rebuild::Order { from, to: from, preparation, mended, origin, annex };
                 rebuild::plan(order, rebuild::Replaced::Store(files), survey)
             };
-            self.propose("repair", files, (limits, &read), &plan, watch)?
+            self.propose("repair", files, (palace, &read), &plan)?
         } else {
             let amendments = preparation.amendments.iter().filter(|one| is_of_index(one)).cloned().collect::<Vec<_>>();
             let builds = |one: &chroma::Surveyed| {
@@ -233,7 +240,7 @@ impl Desk<'_> {
                 let order = amend::Order { preparation, amendments, mended, builds: &builds, annex };
                 amend::plan(source.format(), order, files, survey)
             };
-            self.propose("repair", files, (limits, &read), &plan, watch)?
+            self.propose("repair", files, (palace, &read), &plan)?
         };
         Ok(Diagnosis { mended, left, proposal: Some(proposal) })
     }
@@ -245,17 +252,22 @@ impl Desk<'_> {
         files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
     }
 
+    /// Reads the palace from end to end as a preparation says.
+    fn read(&self, limits: Limits, preparation: &Preparation, watch: &mut dyn FnMut()) -> Result<Read, Error> {
+        let source = Source::open(self.palace, self.scratch, preparation)?;
+        let survey = survey(&source, limits, watch)?;
+        Ok(Read { source, survey })
+    }
+
     fn propose(
         &self,
         title: &'static str,
         mut files: StoreFiles,
-        (limits, preparation): (Limits, &Preparation),
+        (read, preparation): (Read, &Preparation),
         plan: &dyn Fn(&Source, &StoreFiles, &Survey) -> Planned,
-        watch: &mut dyn FnMut(),
     ) -> Result<Proposal, Error> {
         let disk = RealDisk::new();
-        let source = Source::open(self.palace, self.scratch, preparation)?;
-        let survey = survey(&source, limits, watch)?;
+        let Read { source, survey } = read;
         files.look_at_segments(&disk, self.palace, &survey)?;
         let mut planned = plan(&source, &files, &survey);
         planned.losses.extend(preparation.losses());
@@ -332,7 +344,7 @@ const OF_FORMAT: [Code; 11] = [
     Code::CollectionConfig,
 ];
 
-/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong and keeps.
+/// Codes that must not be found in a store of another format: it is sound, but for what the old one had wrong.
 fn sound_codes(kept: &[Finding]) -> Vec<String> {
     let is_kept =
         |code: &Code| kept.iter().any(|finding| finding.code == *code && matches!(finding.remedy, Remedy::Person(_)));

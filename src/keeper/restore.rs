@@ -13,6 +13,7 @@ use crate::ops::restore::{self, Order, Replaced};
 use crate::ops::{Step, StoreFiles};
 use crate::store::chroma::{self, Digest, Finds, Limits, Pages, Preparation, Source, Survey, Totals};
 use crate::store::exact;
+use crate::store::scratch::Scratch;
 use crate::tree::{Fingerprint, Spot, is_same};
 use std::path::{Path, PathBuf};
 
@@ -57,7 +58,7 @@ pub fn propose_restore(palace: &Path, number: u32, watch: &mut dyn FnMut()) -> R
 }
 
 /// A store that can be read, and what was read.
-type Reading = (Source, Survey, Option<tempfile::TempDir>);
+type Reading = (Source, Survey, Option<Scratch>);
 
 impl Desk<'_> {
     pub(super) fn restore(&self, keep: &Keep, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {
@@ -76,14 +77,14 @@ impl Desk<'_> {
         let part = find.place()?;
         let place = folder.path.join(part);
         let (old, standing) = find.store(&place)?;
-        let before = self.read(&place, watch)?;
+        let before = self.read_store(&place, watch)?;
         if replaced.vital().next().is_some() {
             // What cannot be rolled cannot stand alone, and must not come back without its journal.
             let rolled = Source::open(&place, self.scratch, &Preparation::default());
             rolled.map_err(|error| find.refuse(format!("its journal cannot be rolled back: {error}")))?;
         }
         self.prove(&find, &place, &standing, watch)?;
-        let after = if now.is_some() { self.read(self.palace, watch)? } else { None };
+        let after = if now.is_some() { self.read_store(self.palace, watch)? } else { None };
         match (&mut now, &after) {
             (Some(now), Some((_, survey, _))) => now.look_at_segments(&disk, self.palace, survey)?,
             (Some(_), None) => find.notes.push(
@@ -134,7 +135,7 @@ impl Desk<'_> {
     }
 
     /// Reads a store as well as it can be read.
-    fn read(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Option<Reading>, Error> {
+    fn read_store(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Option<Reading>, Error> {
         if matches!(Kind::of(directory), Ok(Some(Kind::Exact))) {
             return Ok(self.read_exact(directory, watch).ok());
         }

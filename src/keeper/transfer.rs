@@ -25,14 +25,14 @@ impl Desk<'_> {
             (Some(Kind::Exact), Target::Exact) => {
                 Err(Error::AlreadyThere { palace: self.palace.to_owned(), format: to_exact::EXACT.to_owned() })
             }
-            (Some(Kind::Exact), Target::Chroma(format)) => self.from_exact(format, limits, watch),
-            (_, Target::Exact) => self.to_exact(limits, watch),
+            (Some(Kind::Exact), Target::Chroma(format)) => self.exact_to_format(format, limits, watch),
+            (_, Target::Exact) => self.format_to_exact(limits, watch),
             (_, Target::Chroma(format)) => self.to_format(format, limits, watch),
         }
     }
 
     /// Writes that wait are applied on the way: the new store has no queue.
-    fn to_exact(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+    fn format_to_exact(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let mut files = self.files()?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
         let mut preparation = reading(&self.preparation(&checked)?);
@@ -54,7 +54,7 @@ impl Desk<'_> {
     }
 
     /// The old store is made a database of chromadb's first, here for reading, and then by the operation's own step.
-    fn from_exact(&self, to: &'static Format, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+    fn exact_to_format(&self, to: &'static Format, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let files = StoreFiles::look(&RealDisk::new(), self.palace, exact::DATABASE)?;
         let files = files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()))?;
         let reader = Reader::open(self.palace, self.scratch)?;
@@ -62,14 +62,14 @@ impl Desk<'_> {
         let (records, bytes) = reader.totals()?;
         let step = Step::Exact(exact::Step::TakeIn { records, bytes });
         let replaced = rebuild::Replaced::Store(&files);
-        let (planned, found) = self.from_intake(directory.path(), step, (to, limits), replaced, &mut unheld)?;
+        let (planned, found) = self.plan_of_intake(directory.path(), step, (to, limits), replaced, &mut unheld)?;
         let losses = [planned.losses, unheld].concat();
         let planned = Planned { losses, ..planned }.taking_in(2 * bytes);
         self.proposal("migrate", to_exact::EXACT.to_owned(), planned, &found, Gathered::default())
     }
 
     /// Plans a palace of what was taken in to `directory`; `step` is what takes it in again.
-    pub(super) fn from_intake(
+    pub(super) fn plan_of_intake(
         &self,
         directory: &std::path::Path,
         step: Step,

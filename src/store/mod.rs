@@ -6,4 +6,5 @@ mod intake;
 mod json;
 pub mod lines;
 pub mod record;
+pub mod scratch;
 pub mod sqlite;

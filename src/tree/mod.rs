@@ -93,9 +93,9 @@ pub struct Roots<'d> {
 }
 
 impl Roots<'_> {
-    /// The path of a place inside one of the directories that may be changed. A name that is empty or leads out is refused, whatever
-    /// journal it stands in: nothing is ever done to the palace itself, or beside it, or to what another operation has
-    /// kept (invariants I13 and I17).
+    /// The path of a place inside one of the directories that may be changed. A name that is empty or leads out is
+    /// refused, whatever journal it stands in: nothing is ever done to the palace itself, or beside it, or to what
+    /// another operation has kept (invariants I13 and I17).
     pub fn path(&self, spot: &Spot) -> Result<PathBuf, Error> {
         match spot.root {
             Root::Palace | Root::Operation | Root::Annex => self.readable(spot),

@@ -1,7 +1,7 @@
 """Open a palace with the real chromadb and the real mempalace, and say whether they are satisfied with it.
 
     judge.py dump PALACE                 print all that chromadb returns for the palace (see snapshot.py)
-    judge.py compare A B [--ulps N] [--any-order]
+    judge.py compare A B [--ulps N] [--any-order] [--no-arrays]
                                          compare two dumps (JSON, or gzip of JSON)
     judge.py exercise PALACE             change every collection, reopen, and find exactly the changes
     judge.py mended ORIGINAL PALACE...   compare every palace with the original, write to it, and find what was written
@@ -93,9 +93,11 @@ def dump(palace):
 # compare
 
 
-def compare(before, after, ulps=0, any_order=False):
+def compare(before, after, ulps=0, any_order=False, arrays=True):
     """Compare two dumps; return how much was compared."""
     ours, theirs = by_name(before), by_name(after)
+    if not arrays:
+        ours = without_arrays(ours)
     if any_order:
         ours, theirs = in_order_of_ids(ours), in_order_of_ids(theirs)
     require(ours.keys() == theirs.keys(), f"collections {sorted(ours)} against {sorted(theirs)}")
@@ -106,6 +108,19 @@ def compare(before, after, ulps=0, any_order=False):
 
 def by_name(dumped):
     return {collection["name"]: collection for collection in dumped["collections"]}
+
+
+def without_arrays(collections):
+    """Leave out of a dump the arrays in metadata, which chromadb before 1.5 has no place for."""
+    return {
+        name: {**collection, "metadatas": [scalars(metadata) for metadata in collection["metadatas"]]}
+        for name, collection in collections.items()
+    }
+
+
+def scalars(metadata):
+    kept = {key: value for key, value in (metadata or {}).items() if value["t"] != "list"}
+    return kept or None  # without a single value, a record has no metadata
 
 
 def in_order_of_ids(collections):
@@ -547,6 +562,7 @@ def parse_arguments():
     comparison.add_argument("b", type=Path)
     comparison.add_argument("--ulps", type=int, default=0, help="allowed difference per float32 (default: none)")
     comparison.add_argument("--any-order", action="store_true", help="ignore the order of the records")
+    comparison.add_argument("--no-arrays", action="store_true", help="leave arrays in metadata out of the first dump")
     return parser.parse_args()
 
 
@@ -554,7 +570,8 @@ def main():
     arguments = parse_arguments()
     try:
         if arguments.command == "compare":
-            verdict = compare(read_dump(arguments.a), read_dump(arguments.b), arguments.ulps, arguments.any_order)
+            dumps = read_dump(arguments.a), read_dump(arguments.b)
+            verdict = compare(*dumps, arguments.ulps, arguments.any_order, not arguments.no_arrays)
         elif arguments.command == "mended":
             verdict = judge_mended(arguments.original, arguments.palaces)
         else:

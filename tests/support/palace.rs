@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod content;
+mod crossing;
 mod damage;
 mod expected;
 mod ground;
@@ -21,6 +22,7 @@ mod ward;
 
 pub(crate) use catalogue::{Case, Class, Depth, GROUPS, Mend, class};
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
+pub(crate) use crossing::{Crossing, TARGETS, assert_refused, format_of, is_there, migrate, without_arrays};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
 pub(crate) use expected::assert_as_expected;
 pub(crate) use ground::{Ground, Indexes, REBUILD, RECOVER, RESUME, kill, try_to_kill};
@@ -109,9 +111,10 @@ impl Arena {
         self.root.path().join(name)
     }
 
-    /// The folder of the first operation, a rebuild.
+    /// The folder of the first operation; a rebuild's where there is none yet.
     pub(crate) fn operation(&self) -> PathBuf {
-        self.keep().join("0001-rebuild")
+        let migration = self.keep().join("0001-migrate");
+        if migration.exists() { migration } else { self.keep().join("0001-rebuild") }
     }
 
     pub(crate) fn database(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use super::format::Format;
 use super::settings::Settings;
 use super::text::Text;
 use super::{Collection, Loss, Source};
-use rusqlite::Transaction;
+use rusqlite::{Connection, ToSql, Transaction};
 
 /// Tables that are small, and copied as they are but for the names in them.
 const CATALOG: [(&str, &[&str]); 8] = [
@@ -25,14 +25,18 @@ const CATALOG: [(&str, &[&str]); 8] = [
 ];
 
 /// Copies the catalogue under its new names.
-pub(super) fn copy_catalogue(transaction: &Transaction) -> rusqlite::Result<()> {
-    CATALOG.iter().try_for_each(|(table, renamed)| copy_table(transaction, table, renamed))
+pub(super) fn copy_catalogue(transaction: &Transaction, from: &Format) -> rusqlite::Result<()> {
+    let model = from.model()?;
+    CATALOG.iter().try_for_each(|(table, renamed)| copy_table(transaction, &model, table, renamed))
 }
 
 /// Copies the rows of a table in their order, as far as both versions have its columns; columns in `renamed` that hold
-/// an old name get the new one.
-fn copy_table(transaction: &Transaction, table: &str, renamed: &[&str]) -> rusqlite::Result<()> {
-    let (new, old) = (columns(transaction, "main", table)?, columns(transaction, "source", table)?);
+/// an old name get the new one. A column that the old version, a model of which is given, did not make is not what it
+/// is called.
+fn copy_table(transaction: &Transaction, model: &Connection, table: &str, renamed: &[&str]) -> rusqlite::Result<()> {
+    let (new, known) = (columns(transaction, "main", table)?, columns(model, "main", table)?);
+    let mut old = columns(transaction, "source", table)?;
+    old.retain(|column| known.contains(column));
     let both: Vec<&str> = new.iter().filter(|column| old.contains(column)).map(String::as_str).collect();
     if both.is_empty() {
         return Ok(()); // one of the versions has no such table
@@ -98,9 +102,9 @@ pub(super) fn sequence(value: &str, from: &Format, to: &Format) -> String {
 pub fn unheld(source: &Source, format: &Format) -> Result<Vec<Loss>, Error> {
     let connection = &source.connection;
     let mut losses = Vec::new();
-    let mut list = |sql: &str| {
+    let mut list = |sql: &str, values: &[&dyn ToSql]| {
         let mut query = connection.prepare(sql)?;
-        let rows = query.query_map([], |row| {
+        let rows = query.query_map(values, |row| {
             let [whose, what]: [Text; 2] = [row.get(0)?, row.get(1)?];
             Ok(Loss::Unheld { whose: whose.to_string(), what: what.to_string() })
         })?;
@@ -109,15 +113,19 @@ pub fn unheld(source: &Source, format: &Format) -> Result<Vec<Loss>, Error> {
     };
     let doing = "looking for what the other version cannot hold";
     if source.format.has_arrays() && !format.has_arrays() {
-        let arrays = "SELECT DISTINCT e.embedding_id, 'the array ' || m.key FROM embedding_metadata_array m
-                      JOIN embeddings e ON e.id = m.id";
-        list(arrays).during(&source.database, doing)?;
-        list(QUEUED_ARRAYS).during(&source.database, doing)?;
+        let arrays = "SELECT e.embedding_id, 'the array ' || m.key FROM embedding_metadata_array m
+                      JOIN embeddings e ON e.id = m.id GROUP BY e.id, m.key";
+        list(arrays, &[]).during(&source.database, doing)?;
+        // Of a write that was applied and is in the queue still, the record has the array as well.
+        let waiting = format!("{QUEUED_ARRAYS} AND q.topic = ?1 AND q.seq_id > ?2");
+        for one in Collection::all(source)? {
+            list(&waiting, &[&one.topic, &one.metadata_sequence]).during(&source.database, doing)?;
+        }
     }
     if source.format.has_booleans() && !format.has_booleans() {
         let booleans = "SELECT c.name, 'the setting ' || m.key FROM collection_metadata m
                         JOIN collections c ON c.id = m.collection_id WHERE m.bool_value IS NOT NULL";
-        list(booleans).during(&source.database, doing)?;
+        list(booleans, &[]).during(&source.database, doing)?;
     }
     if source.format.has_integer_sequences() && !format.has_integer_sequences() {
         for collection in Collection::all(source)? {
@@ -130,7 +138,7 @@ pub fn unheld(source: &Source, format: &Format) -> Result<Vec<Loss>, Error> {
     Ok(losses)
 }
 
-/// Arrays in writes that wait to be applied.
+/// Arrays in the queue.
 const QUEUED_ARRAYS: &str = "SELECT DISTINCT q.id, 'the array ' || j.key || ' of a waiting write'
     FROM embeddings_queue q, json_each(q.metadata) j WHERE json_valid(q.metadata) AND j.type = 'array'";
 

@@ -75,9 +75,10 @@ impl Collection {
     pub fn all(source: &Source) -> Result<Vec<Collection>, Error> {
         let columns =
             columns(&source.connection, "main", "collections").during(&source.database, "reading its schema")?;
-        let column =
-            |name: &str| if columns.iter().any(|column| column == name) { name.to_owned() } else { "NULL".into() };
-        let sql = format!("SELECT id, name, dimension, {} FROM collections ORDER BY rowid", column("topic"));
+        // Whoever adds a column of that name to a later version has not made it one of 0.4.
+        let has_topic = source.format.has_topics() && columns.iter().any(|column| column == "topic");
+        let topic = if has_topic { "topic" } else { "NULL" };
+        let sql = format!("SELECT id, name, dimension, {topic} FROM collections ORDER BY rowid");
         let rows = || {
             let mut query = source.connection.prepare(&sql)?;
             let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;

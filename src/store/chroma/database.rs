@@ -10,6 +10,7 @@ use super::file;
 use super::format::Fit;
 use super::salvage::{Finds, Salvaged, salvage};
 use super::{Collection, DATABASE, Format, Loss, copies, spare};
+use crate::store::scratch::Scratch;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -44,7 +45,7 @@ pub struct Source {
     /// What a salvage of its pages lost and found.
     salvaged: Salvaged,
     /// Holds the copy, and removes it.
-    _scratch: Option<tempfile::TempDir>,
+    _scratch: Option<Scratch>,
 }
 
 impl Source {
@@ -64,7 +65,7 @@ impl Source {
     fn read(
         directory: &Path,
         database: PathBuf,
-        scratch: Option<tempfile::TempDir>,
+        scratch: Option<Scratch>,
         merged: Vec<(String, Donor)>,
     ) -> Result<Source, Error> {
         let connection = open_read_only(&database)?;
@@ -182,22 +183,16 @@ pub(super) fn scratch_copy(
     original: &Path,
     scratch: &Path,
     preparation: &Preparation,
-) -> Result<(tempfile::TempDir, PathBuf, Salvaged), Error> {
-    let directory = scratch_directory(original, scratch)?;
+) -> Result<(Scratch, PathBuf, Salvaged), Error> {
+    let directory = Scratch::below(scratch, original)?;
     let path = directory.path().join(DATABASE);
     let salvaged = prepare_copy(original, &path, preparation)?;
     Ok((directory, path, salvaged))
 }
 
-/// A directory below `scratch` that goes with what holds it.
-pub(crate) fn scratch_directory(original: &Path, scratch: &Path) -> Result<tempfile::TempDir, Error> {
-    let made = tempfile::Builder::new().prefix(".scratch-").tempdir_in(scratch);
-    made.map_err(|source| Error::Scratch { path: original.to_owned(), source })
-}
-
 /// A copy of any SQLite database below `scratch`, with what its journal or log says done.
-pub(crate) fn take_copy(original: &Path, scratch: &Path) -> Result<(tempfile::TempDir, PathBuf), Error> {
-    let directory = scratch_directory(original, scratch)?;
+pub(crate) fn take_copy(original: &Path, scratch: &Path) -> Result<(Scratch, PathBuf), Error> {
+    let directory = Scratch::below(scratch, original)?;
     let path = directory.path().join("copy.sqlite3");
     let copied = copy_with_siblings(original, &path);
     copied.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;

@@ -7,6 +7,7 @@ use super::catalog::columns;
 use super::error::{During, Error};
 use rusqlite::Connection;
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -106,14 +107,14 @@ impl Format {
         };
         let alike = Format::all().iter().filter(|format| format.counts_like(&found));
         if let Some(format) = alike.max_by_key(|format| format.matches(&found)) {
-            let fit = if format.matches(&found) == found.len() { Fit::Exact } else { Fit::Migrations };
-            let later = || format.later_tables(connection).during(path, "reading its schema");
+            let fit = format.fit(&found);
+            let later = || format.holds_later_things(connection).during(path, "reading its schema");
             if fit == Fit::Migrations || !later()? {
                 return Ok((format, fit));
             }
         }
         let by_tables = Format::by_tables(connection, &found).during(path, "reading its schema")?;
-        by_tables.filter(|_| !is_newer(&found)).map(|format| (format, Fit::Migrations)).ok_or_else(|| {
+        by_tables.filter(|_| !is_newer(&found)).map(|format| (format, format.fit(&found))).ok_or_else(|| {
             Error::UnknownFormat {
                 path: path.to_owned(),
                 found: count(&found),
@@ -138,31 +139,48 @@ impl Format {
         found.iter().filter(is_known).count()
     }
 
-    /// Whether the database has something that only a later chromadb makes: then migrations are missing.
-    fn later_tables(&self, connection: &Connection) -> rusqlite::Result<bool> {
+    fn fit(&self, found: &[Row]) -> Fit {
+        let is_exact = self.counts_like(found) && self.matches(found) == found.len();
+        if is_exact { Fit::Exact } else { Fit::Migrations }
+    }
+
+    /// Whether the database has something that only a later chromadb makes: then migrations are missing. A column that
+    /// holds nothing of chromadb's says nothing: anybody can add one.
+    fn holds_later_things(&self, connection: &Connection) -> rusqlite::Result<bool> {
         let later = Format::all().iter().skip_while(|format| format.name != self.name);
         let is_later = |name: &str| later.clone().any(|format| format.makes(name));
         let mut names = connection.prepare("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")?;
         let names = names.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-        let columns = self.strange_columns(connection)?;
-        let is_later_column =
-            |column: &String| ["collections.config_json_str", "collections.schema_str"].contains(&&**column);
-        Ok(names.iter().any(|name| !self.makes(name) && is_later(name)) || columns.iter().any(is_later_column))
+        if names.iter().any(|name| !self.makes(name) && is_later(name)) {
+            return Ok(true);
+        }
+        let strange = self.strange_columns(connection)?;
+        for column in ["config_json_str", "schema_str"] {
+            let sql = format!(
+                "SELECT EXISTS (SELECT 1 FROM collections WHERE CASE WHEN json_valid({column})
+                    THEN json_type({column}) = 'object' AND json({column}) <> '{{}}' END)"
+            );
+            if strange.contains(&format!("collections.{column}")) && connection.query_row(&sql, [], |row| row.get(0))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// The format that has most of a database's tables, column for column; of several, the one with most of its
-    /// migrations. None where it has no table of chromadb's.
+    /// The format that has most of a database's tables, column for column with their types; of several, the one with
+    /// most of its migrations, and with fewest that it lacks. None where it has no table of chromadb's.
     fn by_tables(connection: &Connection, found: &[Row]) -> rusqlite::Result<Option<&'static Format>> {
         let mut best = None;
         for format in Format::all() {
             let model = format.model()?;
             let mut same = 0;
             for table in format.immediate().filter_map(made_by) {
-                let found = columns(connection, "main", table).unwrap_or_default(); // a broken one is not the same
-                same += usize::from(columns(&model, "main", table)? == found);
+                let found = typed_columns(connection, table).unwrap_or_default(); // a broken one is not the same
+                same += usize::from(typed_columns(&model, table)? == found);
             }
-            let score = (same, format.matches(found));
-            if same > 2 && best.is_none_or(|(least, _)| score > least) {
+            let matches = format.matches(found);
+            let score = (same, matches, Reverse(format.migrations.len().saturating_sub(matches)));
+            if same > 2 && best.is_none_or(|(most, _)| score > most) {
                 best = Some((score, format));
             }
         }
@@ -282,6 +300,12 @@ impl Format {
     pub fn makes(&self, name: &str) -> bool {
         self.statement(name).is_some()
     }
+}
+
+/// The columns of a table, each with the type it was declared with.
+fn typed_columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut query = connection.prepare("SELECT name, type FROM pragma_table_info(?1)")?;
+    query.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// The name in a `CREATE TABLE` or `CREATE INDEX`.

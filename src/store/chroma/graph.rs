@@ -7,17 +7,22 @@
 //! thread can change the outcome.
 //!
 //! # Limits
-//! The vectors are in memory, and about `8·M + 8` bytes for each element beside them.
+//! The vectors are in memory, and about `8·M + 8` bytes for each element beside them. There may be 2³¹ elements.
 
 use super::catalog::IndexShape;
-use super::kernel::distance;
+use super::kernel::{distance, prefetch};
 use std::num::NonZero;
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// A batch is one part in this many of what has been inserted before it.
 const BATCH_PARTS: usize = 64;
 /// No batch is larger.
 const BATCH_MAX: usize = 4096;
+/// Elements that a thread takes at a time.
+const PIECE: usize = 16;
+/// Vectors lie anywhere in memory, and a search mostly waits for them. So many are fetched ahead.
+const AHEAD: usize = 2;
 
 /// A graph over vectors, which it numbers in the order they came in.
 pub(super) struct Graph<'v> {
@@ -42,16 +47,22 @@ type BackLink = (u8, u32, u32);
 impl<'v> Graph<'v> {
     /// Builds the graph over vectors that lie one behind the other.
     pub(super) fn build(vectors: &'v [f32], dimension: usize, shape: IndexShape) -> Graph<'v> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Graph::build_on(threads, vectors, dimension, shape)
+    }
+
+    fn build_on(threads: usize, vectors: &'v [f32], dimension: usize, shape: IndexShape) -> Graph<'v> {
         let count = vectors.len() / dimension;
         let levels: Vec<u8> = (0..count as u64).map(|element| level(element, shape.links)).collect();
         let upper = levels.iter().map(|level| vec![0; usize::from(*level) * (shape.links + 1)]).collect();
         let ground = vec![0; count * (2 * shape.links + 1)];
         let mut graph = Graph { vectors, dimension, shape, levels, ground, upper, entry: 0 };
+        let mut searches: Vec<Search> = (0..threads).map(|_| Search::default()).collect();
         let mut done = count.min(1);
         while done < count {
             let batch = done..count.min(done + (done / BATCH_PARTS).clamp(1, BATCH_MAX));
             done = batch.end;
-            graph.insert(batch);
+            graph.insert(&mut searches, batch);
         }
         graph
     }
@@ -78,20 +89,27 @@ impl<'v> Graph<'v> {
 
     /// Links of an element on one of its levels.
     pub(super) fn links(&self, element: u32, level: u8) -> &[u32] {
-        let (list, at) = match level {
-            0 => (&self.ground, element as usize * (2 * self.shape.links + 1)),
-            _ => (&self.upper[element as usize], (usize::from(level) - 1) * (self.shape.links + 1)),
-        };
-        &list[at + 1..][..list[at] as usize]
+        let list = self.list(element, level);
+        &list[1..][..list[0] as usize]
+    }
+
+    /// A count, and room for as many links as there may be.
+    fn list(&self, element: u32, level: u8) -> &[u32] {
+        let (room, element) = (self.links_max(level) + 1, element as usize);
+        match level {
+            0 => &self.ground[element * room..][..room],
+            _ => &self.upper[element][(usize::from(level) - 1) * room..][..room],
+        }
     }
 
     fn set_links(&mut self, element: u32, level: u8, links: &[u32]) {
-        let (list, at) = match level {
-            0 => (&mut self.ground, element as usize * (2 * self.shape.links + 1)),
-            _ => (&mut self.upper[element as usize], (usize::from(level) - 1) * (self.shape.links + 1)),
+        let (room, element) = (self.links_max(level) + 1, element as usize);
+        let list = match level {
+            0 => &mut self.ground[element * room..][..room],
+            _ => &mut self.upper[element][(usize::from(level) - 1) * room..][..room],
         };
-        list[at] = links.len() as u32;
-        list[at + 1..][..links.len()].copy_from_slice(links);
+        list[0] = links.len() as u32;
+        list[1..][..links.len()].copy_from_slice(links);
     }
 
     fn links_max(&self, level: u8) -> usize {
@@ -103,9 +121,9 @@ impl<'v> Graph<'v> {
     }
 
     /// Inserts a batch of elements into the graph as it stands.
-    fn insert(&mut self, batch: Range<usize>) {
+    fn insert(&mut self, searches: &mut [Search], batch: Range<usize>) {
         let elements: Vec<u32> = batch.map(|element| element as u32).collect();
-        let found = parallel(&elements, |search, element| self.find_links(search, *element));
+        let found = parallel(searches, &elements, |search, element| self.find_links(search, *element));
         let mut back: Vec<BackLink> = Vec::new();
         for (element, links) in elements.iter().zip(found) {
             for (level, links) in links {
@@ -115,7 +133,7 @@ impl<'v> Graph<'v> {
         }
         back.sort_unstable();
         let groups: Vec<&[BackLink]> = back.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
-        let lists = parallel(&groups, |_, group| self.link_back(group));
+        let lists = parallel(searches, &groups, |_, group| self.link_back(group));
         for (group, links) in groups.iter().zip(lists) {
             self.set_links(group[0].1, group[0].0, &links);
         }
@@ -134,7 +152,7 @@ impl<'v> Graph<'v> {
         let mut links = Vec::new();
         for level in (0..=own.min(top)).rev() {
             let near = search.run(self, query, entry, level);
-            entry = near[0].element;
+            entry = near[0].element();
             links.push((level, self.choose(near, self.shape.links)));
         }
         links
@@ -165,16 +183,16 @@ impl<'v> Graph<'v> {
     /// chosen before them.
     fn choose(&self, candidates: &[Candidate], links_max: usize) -> Vec<u32> {
         if candidates.len() < links_max {
-            return candidates.iter().map(|candidate| candidate.element).collect();
+            return candidates.iter().map(|candidate| candidate.element()).collect();
         }
         let mut chosen: Vec<u32> = Vec::with_capacity(links_max);
         for candidate in candidates {
             if chosen.len() == links_max {
                 break;
             }
-            let vector = self.vector(candidate.element);
-            if chosen.iter().all(|other| self.distance(vector, *other) >= candidate.distance) {
-                chosen.push(candidate.element);
+            let (element, distance) = (candidate.element(), candidate.distance());
+            if chosen.iter().all(|other| self.distance(self.vector(element), *other) >= distance) {
+                chosen.push(element);
             }
         }
         chosen
@@ -189,33 +207,45 @@ impl<'v> Graph<'v> {
             return all.collect();
         }
         let vector = self.vector(element);
-        let candidate =
-            |element| Candidate { distance: self.distance(vector, element), element, is_expanded: Expanded::No };
+        let candidate = |element| Candidate::new(self.distance(vector, element), element);
         let mut candidates: Vec<Candidate> = all.map(candidate).collect();
-        candidates.sort_unstable_by(|a, b| a.order(b));
+        candidates.sort_unstable();
         self.choose(&candidates, links_max)
     }
 }
 
-/// Something a search has come by.
-#[derive(Clone, Copy)]
-struct Candidate {
-    distance: f32,
-    element: u32,
-    is_expanded: Expanded,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expanded {
-    Yes,
-    No,
-}
+/// Something a search has come by: its distance, its number, and whether its links were looked at, in one integer. They
+/// sort by distance, and where that is equal by number: no tie is left to chance.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate(u64);
 
 impl Candidate {
-    /// By distance, and where that is equal by number: no tie is left to chance.
-    fn order(&self, other: &Candidate) -> std::cmp::Ordering {
-        self.distance.total_cmp(&other.distance).then(self.element.cmp(&other.element))
+    fn new(distance: f32, element: u32) -> Candidate {
+        Candidate(u64::from(in_order(distance)) << 32 | u64::from(element) << 1)
     }
+
+    fn distance(self) -> f32 {
+        let ordered = (self.0 >> 32) as u32;
+        f32::from_bits(if ordered >> 31 == 1 { ordered ^ 1 << 31 } else { !ordered })
+    }
+
+    fn element(self) -> u32 {
+        self.0 as u32 >> 1
+    }
+
+    fn is_expanded(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn set_expanded(&mut self) {
+        self.0 |= 1;
+    }
+}
+
+/// An integer that sorts like the number, in IEEE 754's total order.
+fn in_order(number: f32) -> u32 {
+    let bits = number.to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
 /// What a thread needs to search: kept from one search to the next.
@@ -225,6 +255,8 @@ struct Search {
     seen: Vec<u32>,
     number: u32,
     near: Vec<Candidate>,
+    /// Links of the candidate that is looked at that were not seen before.
+    fresh: Vec<u32>,
 }
 
 impl Search {
@@ -233,28 +265,44 @@ impl Search {
         self.begin(graph.count());
         self.see(entry);
         let width = graph.shape.candidates;
-        let first = Candidate { distance: graph.distance(query, entry), element: entry, is_expanded: Expanded::No };
-        self.near.push(first);
+        self.near.push(Candidate::new(graph.distance(query, entry), entry));
         let mut at = 0;
         while let Some(candidate) = self.near.get_mut(at) {
-            if std::mem::replace(&mut candidate.is_expanded, Expanded::Yes) == Expanded::Yes {
+            if candidate.is_expanded() {
                 at += 1;
                 continue;
             }
+            candidate.set_expanded();
+            let candidate = *candidate;
+            self.look_around(graph, graph.links(candidate.element(), level));
             let mut nearest_change = at + 1;
-            for link in graph.links(candidate.element, level) {
-                if self.see(*link) {
-                    continue;
+            for place in 0..self.fresh.len() {
+                let link = self.fresh[place];
+                if let Some(next) = self.fresh.get(place + AHEAD) {
+                    prefetch(graph.vector(*next));
                 }
-                let found =
-                    Candidate { distance: graph.distance(query, *link), element: *link, is_expanded: Expanded::No };
+                let found = Candidate::new(graph.distance(query, link), link);
                 if let Some(place) = self.take(found, width) {
+                    prefetch(graph.list(link, level));
                     nearest_change = nearest_change.min(place);
                 }
             }
             at = nearest_change;
         }
         &self.near
+    }
+
+    /// Gathers the links that were not seen yet, and has the first vectors of them fetched.
+    fn look_around(&mut self, graph: &Graph, links: &[u32]) {
+        self.fresh.clear();
+        for link in links {
+            if !self.see(*link) {
+                if self.fresh.len() < AHEAD {
+                    prefetch(graph.vector(*link));
+                }
+                self.fresh.push(*link);
+            }
+        }
     }
 
     fn begin(&mut self, count: usize) {
@@ -274,12 +322,12 @@ impl Search {
     /// Takes a candidate in if it is near enough; where it went.
     fn take(&mut self, found: Candidate, width: usize) -> Option<usize> {
         if self.near.len() == width {
-            if self.near[width - 1].order(&found).is_le() {
+            if self.near[width - 1] <= found {
                 return None;
             }
             self.near.pop();
         }
-        let place = self.near.partition_point(|other| other.order(&found).is_lt());
+        let place = self.near.partition_point(|other| *other < found);
         self.near.insert(place, found);
         Some(place)
     }
@@ -295,21 +343,78 @@ fn level(element: u64, links: usize) -> u8 {
     (-uniform.ln() / (links as f64).ln()).min(32.0) as u8
 }
 
-/// Maps items on all cores; results come in the order of the items.
-fn parallel<T: Sync, R: Send>(items: &[T], act: impl Fn(&mut Search, &T) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let share = items.len().div_ceil(threads).max(1);
-    if items.len() < 16 {
-        return map(items, &act);
-    }
-    let parts = std::thread::scope(|scope| {
-        let running: Vec<_> = items.chunks(share).map(|part| scope.spawn(|| map(part, &act))).collect();
-        running.into_iter().map(|thread| thread.join().expect("no search panics")).collect::<Vec<_>>()
+/// Maps items on all cores; results come in the order of the items. A core that has other things to do takes fewer.
+fn parallel<T: Sync, R: Send>(
+    searches: &mut [Search],
+    items: &[T],
+    act: impl Fn(&mut Search, &T) -> R + Sync,
+) -> Vec<R> {
+    let pieces = Mutex::new(items.chunks(PIECE).enumerate());
+    let work = |search: &mut Search| {
+        let mut done = Vec::new();
+        loop {
+            let piece = pieces.lock().expect("nothing panics while it is locked").next();
+            let Some((number, piece)) = piece else { return done };
+            done.push((number, piece.iter().map(|item| act(search, item)).collect::<Vec<R>>()));
+        }
+    };
+    let wanted = items.len().div_ceil(PIECE).clamp(1, searches.len());
+    let (own, others) = searches[..wanted].split_first_mut().expect("there is one at least");
+    let mut parts = std::thread::scope(|scope| {
+        let running: Vec<_> = others.iter_mut().map(|search| scope.spawn(|| work(search))).collect();
+        let mut parts = work(own);
+        parts.extend(running.into_iter().flat_map(|thread| thread.join().expect("no search panics")));
+        parts
     });
-    parts.into_iter().flatten().collect()
+    parts.sort_unstable_by_key(|(number, _)| *number);
+    parts.into_iter().flat_map(|(_, results)| results).collect()
 }
 
-fn map<T, R>(items: &[T], act: &impl Fn(&mut Search, &T) -> R) -> Vec<R> {
-    let mut search = Search::default();
-    items.iter().map(|item| act(&mut search, item)).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::chroma::Space;
+
+    const DIMENSION: usize = 24;
+
+    /// Numbers in no order, rounded so that some distances are equal.
+    fn vectors(count: usize) -> Vec<f32> {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 61) as f32) - 3.5
+        };
+        (0..count * DIMENSION).map(|_| next()).collect()
+    }
+
+    fn lists(graph: &Graph) -> Vec<Vec<u32>> {
+        let levels =
+            (0..graph.count() as u32).flat_map(|element| (0..=graph.level(element)).map(move |at| (element, at)));
+        levels.map(|(element, level)| graph.links(element, level).to_vec()).collect()
+    }
+
+    #[test]
+    fn number_of_threads_changes_nothing() {
+        let vectors = vectors(3000);
+        let shape = IndexShape { space: Space::L2, links: 8, candidates: 40 };
+        let alone = Graph::build_on(1, &vectors, DIMENSION, shape);
+        for threads in [2, 3, 7] {
+            let together = Graph::build_on(threads, &vectors, DIMENSION, shape);
+            assert_eq!(lists(&alone), lists(&together), "{threads} threads");
+            assert_eq!(alone.entry(), together.entry());
+        }
+    }
+
+    #[test]
+    fn candidates_sort_by_distance_and_then_by_number() {
+        let distances = [f32::NEG_INFINITY, -1.0, -0.0, 0.0, f32::MIN_POSITIVE, 1.0, f32::INFINITY, f32::NAN];
+        let sorted: Vec<Candidate> =
+            distances.iter().flat_map(|distance| [0, 1, 7].map(|element| Candidate::new(*distance, element))).collect();
+        assert!(sorted.is_sorted());
+        for (candidate, distance) in sorted.iter().step_by(3).zip(distances) {
+            let mut candidate = *candidate;
+            candidate.set_expanded();
+            assert_eq!((candidate.distance().to_bits(), candidate.element()), (distance.to_bits(), 0));
+        }
+    }
 }

@@ -152,7 +152,8 @@ pub(super) fn write_value(connection: &Connection, row: i64, key: &str, value: &
         value => ("embedding_metadata", std::slice::from_ref(value)),
     };
     let sql = format!(
-        "INSERT INTO {table} (id, key, string_value, int_value, float_value, bool_value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+        "INSERT INTO {table} (id, key, string_value, int_value, float_value, bool_value)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
     );
     let mut insert = connection.prepare_cached(&sql)?;
     for value in values {

@@ -1,4 +1,5 @@
-//! Distances between vectors: the one place with `unsafe`, a call into code that this processor was asked for first.
+//! Distances between vectors: the one place with `unsafe`, for calls into code that this processor was asked for first,
+//! and for a hint to it.
 //!
 //! The same Rust is compiled for the baseline and for the wider registers of AVX2 and AVX-512. Products are summed in
 //! 32 lanes, and the lanes in one order, whatever the width; nothing is fused. So every machine finds the same
@@ -7,9 +8,26 @@
 #![allow(unsafe_code)]
 
 use super::Space;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Partial sums that run side by side.
 const LANES: usize = 32;
+
+/// Bytes that a processor fetches at once.
+#[cfg(target_arch = "x86_64")]
+const LINE_BYTES: usize = 64;
+
+/// Has memory fetched that is going to be read.
+pub(super) fn prefetch<T>(items: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..size_of_val(items)).step_by(LINE_BYTES) {
+        // SAFETY: a hint reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(items.as_ptr().cast::<i8>().wrapping_add(at)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = items;
+}
 
 /// The distance between two vectors of equal length: smaller is nearer.
 pub(super) fn distance(space: Space, a: &[f32], b: &[f32]) -> f32 {

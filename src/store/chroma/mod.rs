@@ -49,7 +49,7 @@ pub use carry::unheld;
 pub use catalog::{Collection, IndexShape, Space};
 pub use compare::only_in;
 pub use database::{Source, find_database, siblings};
-pub(crate) use database::{prepare, scratch_directory, take_copy};
+pub(crate) use database::{prepare, take_copy};
 pub use digest::Digest;
 pub use emit::{Emitter, Given, Receiver};
 pub(crate) use error::During;

@@ -54,7 +54,7 @@ impl Settings {
     /// The settings of a collection, by its UUID and its segment of vectors.
     pub(super) fn of(source: &Source, collection: &str, vector: Option<&str>) -> Result<Settings, Error> {
         let read = || {
-            let [config, schema] = texts(&source.connection, collection)?;
+            let [config, schema] = texts(source, collection)?;
             let index = &schema["keys"]["#embedding"]["float_list"]["vector_index"]["config"];
             if index["space"].is_string() {
                 return Ok(Settings::default().with(&index["hnsw"]).spaced(index));
@@ -229,7 +229,8 @@ impl Settings {
                 "num_threads": self.num_threads,
                 "M": self.links,
                 "resize_factor": self.resize_factor,
-                "batch_size": self.batch_size,
+                // More than the threshold is refused by 0.5 and 0.6, and 1.0 keeps no number at all.
+                "batch_size": self.batch_size.min(self.sync_threshold),
                 "sync_threshold": self.sync_threshold,
                 "_type": "HNSWConfigurationInternal",
             },
@@ -275,15 +276,16 @@ fn function(beside: &Value) -> Option<Value> {
 }
 
 /// Configuration and schema of a collection; null where its version has none, or none that is JSON.
-fn texts(connection: &Connection, collection: &str) -> rusqlite::Result<[Value; 2]> {
-    let known = columns(connection, "main", "collections")?;
-    let column = |name: &'static str| if known.iter().any(|column| column == name) { name } else { "NULL" };
-    let sql = format!(
-        "SELECT {}, {} FROM collections WHERE id = ?1 LIMIT 1",
-        column("config_json_str"),
-        column("schema_str")
-    );
-    let texts = connection
+fn texts(source: &Source, collection: &str) -> rusqlite::Result<[Value; 2]> {
+    let (known, format) = (columns(&source.connection, "main", "collections")?, source.format);
+    let column = |name: &'static str, is_made: bool| {
+        if is_made && known.iter().any(|column| column == name) { name } else { "NULL" }
+    };
+    let config = column("config_json_str", format.has_configuration());
+    let schema = column("schema_str", format.settings_place() == SettingsPlace::Schema);
+    let sql = format!("SELECT {config}, {schema} FROM collections WHERE id = ?1 LIMIT 1");
+    let texts = source
+        .connection
         .query_row(&sql, [collection], |row| Ok([row.get::<_, Option<String>>(0)?, row.get(1)?]))
         .optional()?
         .unwrap_or_default();

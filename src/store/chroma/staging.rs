@@ -43,7 +43,7 @@ impl Staging {
                 transaction.execute_batch(statement)?;
             }
             write_migrations(transaction, new)?;
-            carry::copy_catalogue(transaction)?;
+            carry::copy_catalogue(transaction, old)?;
             write_fixed_rows(transaction, new)?;
             for collection in &blueprint.collections {
                 write_segments(transaction, collection)?;
@@ -273,10 +273,11 @@ fn write_segments(transaction: &Transaction, collection: &NewCollection) -> rusq
     Ok(())
 }
 
-/// Rule R3: integers where migration metadb 5 is recorded, 8-byte big-endian blobs where it is not.
+/// Rule R3: integers where migration metadb 5 is recorded, 8-byte big-endian blobs where it is not. 0.4 has the number
+/// of the vectors in the pickle, and would never raise one that stands here.
 fn write_sequences(transaction: &Transaction, collection: &NewCollection, format: &Format) -> rusqlite::Result<()> {
-    let sequences =
-        [(&collection.metadata, collection.metadata_sequence), (&collection.vector, collection.vector_sequence)];
+    let of_vectors = collection.vector_sequence.filter(|_| !format.has_topics());
+    let sequences = [(&collection.metadata, collection.metadata_sequence), (&collection.vector, of_vectors)];
     for (segment, sequence) in sequences {
         let Some(sequence) = sequence else { continue };
         let value = apply::number(format, sequence);

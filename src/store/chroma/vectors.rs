@@ -18,7 +18,7 @@ use super::text::Text;
 use super::unsound::{CONTRADICTION, Part, Unsound};
 use super::vector::{Fault, Origin, Vector, normalise};
 use super::{Collection, IndexShape, Source, Space};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
 
 /// The vectors of one collection.
@@ -41,6 +41,16 @@ struct Spare {
     /// Which copy of the palace it is in, if it is in one.
     copy: Option<usize>,
     vectors: Vectors,
+}
+
+/// Where the vector of a record may be.
+struct Places {
+    /// The number of a write that waits in the queue; without a number it is a deletion.
+    queued: Option<Option<i64>>,
+    /// Its place in the segment.
+    slot: Option<i64>,
+    /// The number of the write that once put it there, and whether that is certain.
+    past: Option<(i64, bool)>,
 }
 
 const TABLES: &str = "
@@ -133,15 +143,17 @@ impl Vectors {
     /// The vector of a record; `None` where there is none, or it cannot be read.
     pub(super) fn get(&self, source: &Source, id: &Text) -> Result<Option<Vector>, Error> {
         let during = "reading a vector";
-        match self.write_of("queued", id).during(&source.database, during)? {
+        let places = self.places(id).during(&source.database, during)?;
+        match places.queued {
             Some(Some(sequence)) => return self.in_queue(source, sequence).during(&source.database, during),
             Some(None) => return Ok(None),
             None => {}
         }
-        let stored = self.in_segment(source, id)?;
+        let stored = places.slot.map_or(Ok(None), |slot| self.in_segment(slot))?;
         let fault = stored.as_ref().and_then(|vector| vector.fault);
         // The queue may still hold the write that once put the vector there.
-        let past = self.in_past(source, id).during(&source.database, during)?;
+        let past = places.past.map_or(Ok(None), |past| self.in_past(source, past));
+        let past = past.during(&source.database, during)?;
         // A direction that is known tells whether what is elsewhere is the same vector, with its length.
         let direction = stored.as_ref().filter(|stored| stored.lacks_length);
         let is_same = |other: &Vector| direction.is_none_or(|direction| direction.is_parallel(other));
@@ -177,12 +189,27 @@ impl Vectors {
         Ok(found.map(|vector| Vector { origin: Origin::Spare(spare.vectors.place()), ..vector }))
     }
 
+    /// Where the vector of a record may be. One query: every record is asked for, and most of what that takes is the
+    /// asking.
+    fn places(&self, id: &Text) -> rusqlite::Result<Places> {
+        let sql = "SELECT q.id IS NOT NULL, q.seq_id, e.slot, p.seq_id, p.is_certain FROM (SELECT 1)
+                   LEFT JOIN queued q ON q.id = ?1
+                   LEFT JOIN label l ON l.id = ?1 LEFT JOIN element e ON e.label = l.label
+                   LEFT JOIN past p ON p.id = ?1 AND p.seq_id IS NOT NULL";
+        self.index.prepare_cached(sql)?.query_row([id], |row| {
+            let is_queued: bool = row.get(0)?;
+            let queued = if is_queued { Some(row.get(1)?) } else { None };
+            let past = row.get::<_, Option<i64>>(3)?.zip(row.get(4)?);
+            Ok(Places { queued, slot: row.get(2)?, past })
+        })
+    }
+
     /// The last write of a vector that the segment should hold, and whether that is certain.
-    fn in_past(&self, source: &Source, id: &Text) -> rusqlite::Result<Option<(Vector, bool)>> {
-        let sql = "SELECT seq_id, is_certain FROM past WHERE id = ?1 AND seq_id IS NOT NULL";
-        let mut query = self.index.prepare_cached(sql)?;
-        let found = query.query_row([id], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()?;
-        let Some((sequence, is_certain)) = found else { return Ok(None) };
+    fn in_past(
+        &self,
+        source: &Source,
+        (sequence, is_certain): (i64, bool),
+    ) -> rusqlite::Result<Option<(Vector, bool)>> {
         let vector = self.in_queue(source, sequence)?;
         Ok(vector.map(|vector| (Vector { origin: Origin::History, ..vector }, is_certain)))
     }
@@ -191,12 +218,6 @@ impl Vectors {
     fn place(&self) -> String {
         let name = self.directory.as_ref().map(|directory| directory.display().to_string());
         name.unwrap_or_else(|| self.collection.name.clone())
-    }
-
-    /// The number of a write of a vector to a record, if there is a row; without a number it was a deletion.
-    fn write_of(&self, table: &str, id: &Text) -> rusqlite::Result<Option<Option<i64>>> {
-        let mut query = self.index.prepare_cached(&format!("SELECT seq_id FROM {table} WHERE id = ?1"))?;
-        query.query_row([id], |row| row.get(0)).optional()
     }
 
     fn in_queue(&self, source: &Source, sequence: i64) -> rusqlite::Result<Option<Vector>> {
@@ -222,14 +243,8 @@ impl Vectors {
         }))
     }
 
-    fn in_segment(&self, source: &Source, id: &Text) -> Result<Option<Vector>, Error> {
-        let slot = || {
-            let sql = "SELECT slot FROM label JOIN element USING (label) WHERE id = ?1";
-            self.index.prepare_cached(sql)?.query_row([id], |row| row.get::<_, i64>(0)).optional()
-        };
-        let Some((slot, hnsw)) = slot().during(&source.database, "reading a vector")?.zip(self.hnsw.as_ref()) else {
-            return Ok(None);
-        };
+    fn in_segment(&self, slot: i64) -> Result<Option<Vector>, Error> {
+        let Some(hnsw) = &self.hnsw else { return Ok(None) };
         let vector = hnsw.vector(slot as u64).map_err(|error| self.broken(error))?;
         Ok(vector.and_then(|(stored, length)| match self.collection.shape.space {
             Space::Cosine => Vector::of_cosine(stored, length),

@@ -1,11 +1,10 @@
 //! Reads a `sqlite_exact` store, without changing a byte of it or beside it.
 
 use super::{DATABASE, MODEL, SETTINGS};
-use crate::store::chroma::{
-    self, During, Error, Given, Intake, Loss, Space, normalise, prepare, scratch_directory, take_copy,
-};
+use crate::store::chroma::{self, During, Error, Given, Intake, Loss, Space, normalise, prepare, take_copy};
 use crate::store::json;
 use crate::store::record::{Embedding, Head, Record, Value};
+use crate::store::scratch::Scratch;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Rows, Statement};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
@@ -14,13 +13,13 @@ use std::path::{Path, PathBuf};
 pub struct Reader {
     connection: Connection,
     path: PathBuf,
-    _scratch: Option<tempfile::TempDir>,
+    _scratch: Option<Scratch>,
 }
 
 /// A store without an index that can be read like a palace.
 pub struct TakenIn {
     /// Where the database is; it goes with this.
-    pub directory: tempfile::TempDir,
+    pub directory: Scratch,
     /// What it has no place for.
     pub losses: Vec<Loss>,
 }
@@ -59,7 +58,7 @@ impl Reader {
         Reader::read(path.clone(), &path, None)
     }
 
-    fn read(original: PathBuf, path: &Path, scratch: Option<tempfile::TempDir>) -> Result<Reader, Error> {
+    fn read(original: PathBuf, path: &Path, scratch: Option<Scratch>) -> Result<Reader, Error> {
         let open = || {
             let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             prepare(&connection)?;
@@ -140,7 +139,7 @@ impl Reader {
 
     /// The same in a directory of its own below `scratch`.
     pub fn taken_in(&self, scratch: &Path, watch: &mut dyn FnMut()) -> Result<TakenIn, Error> {
-        let directory = scratch_directory(&self.path, scratch)?;
+        let directory = Scratch::below(scratch, &self.path)?;
         let losses = self.take_in(&directory.path().join(chroma::DATABASE), watch)?;
         Ok(TakenIn { directory, losses })
     }
@@ -193,8 +192,10 @@ fn head(name: String, dimension: Option<i64>, kept: Option<Json>) -> Head {
         "hnsw": { "num_threads": 1 },
     });
     let kept = kept.unwrap_or_else(|| {
-        let metadata =
-            json!({ "hnsw:space": "cosine", "hnsw:num_threads": 1, "hnsw:batch_size": 100, "hnsw:sync_threshold": 1000 });
+        let (batch, threshold) = (100, 1000);
+        let metadata = json!({
+            "hnsw:space": "cosine", "hnsw:num_threads": 1, "hnsw:batch_size": batch, "hnsw:sync_threshold": threshold,
+        });
         json!({ "index": index, "metadata": metadata })
     });
     let (metadata, _) = json::metadata(&kept["metadata"].to_string(), &name);

@@ -1,9 +1,11 @@
 //! The real chromadb and the real mempalace, asked what they think of a palace.
 //!
-//! They run in a virtual environment under the target directory, made once from `interop/requirements.txt`.
-//! `PALACEKEEPER_INTEROP_PYTHON` may name a Python that has them already.
+//! They run in virtual environments under the target directory, each made once: chromadb 1.5.9 with mempalace from
+//! `interop/requirements.txt`, every older chromadb from `fixtures/requirements`. `PALACEKEEPER_INTEROP_PYTHON` may
+//! name a Python that has the former already, `PALACEKEEPER_INTEROP_VENVS` a directory with one environment for each
+//! of the latter.
 
-use super::{Arena, Run, say, skip};
+use super::{Arena, Run, VERSIONS, say, skip};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,18 @@ impl Judge {
         static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
         match PYTHON.get_or_init(python) {
             Ok(python) => Some(Judge { python: python.clone() }),
+            Err(why) => {
+                skip(&format!("{what}: {why}"));
+                None
+            }
+        }
+    }
+
+    /// A judge of every version, in the order of the versions. What has to be made for that is made side by side.
+    pub(crate) fn of_all_versions(what: &str) -> Option<Vec<Judge>> {
+        static PYTHONS: OnceLock<Result<Vec<PathBuf>, String>> = OnceLock::new();
+        match PYTHONS.get_or_init(pythons) {
+            Ok(pythons) => Some(pythons.iter().map(|python| Judge { python: python.clone() }).collect()),
             Err(why) => {
                 skip(&format!("{what}: {why}"));
                 None
@@ -82,16 +96,47 @@ fn python() -> Result<PathBuf, String> {
     if let Some(python) = std::env::var_os("PALACEKEEPER_INTEROP_PYTHON") {
         return Ok(python.into());
     }
-    let requirements = interop().join("requirements.txt");
-    let text = fs::read(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    environment("interop", &interop().join("requirements.txt"))
+}
+
+/// One Python for each version.
+fn pythons() -> Result<Vec<PathBuf>, String> {
+    std::thread::scope(|scope| {
+        let start = |version| scope.spawn(move || if version == "1.5.9" { python() } else { older(version) });
+        let threads = VERSIONS.map(start);
+        threads.into_iter().map(|thread| thread.join().expect("making an environment does not panic")).collect()
+    })
+}
+
+/// A chromadb that fixtures were made with.
+fn older(version: &str) -> Result<PathBuf, String> {
+    if let Some(directory) = std::env::var_os("PALACEKEEPER_INTEROP_VENVS") {
+        return Ok(PathBuf::from(directory).join(version).join("bin/python"));
+    }
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/requirements");
+    environment(&format!("chromadb-{version}"), &requirements.join(format!("{version}.txt")))
+}
+
+/// What chromadb asks for and imports only when it is a cluster, or downloads a model. To unpack it takes most of the
+/// time.
+const UNUSED: [&str; 4] = ["kubernetes", "pulsar-client", "uvloop", "hf-xet"];
+
+/// Makes a virtual environment, once for each text of its requirements.
+fn environment(name: &str, requirements: &Path) -> Result<PathBuf, String> {
+    let text = fs::read_to_string(requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
     let hash: String = Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("interop-{hash}"));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{hash}"));
     let python = directory.join("bin/python");
     let complete = directory.join("complete");
     if !complete.exists() {
         say(&format!("making {} from {}; this takes some minutes, once", directory.display(), requirements.display()));
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "-q", "--no-deps", "-r"]).arg(&requirements))?;
+        let is_used = |line: &&str| UNUSED.iter().all(|unused| !line.starts_with(&format!("{unused}==")));
+        let used = text.lines().filter(is_used).map(|line| format!("{line}\n")).collect::<String>();
+        let list = directory.join("requirements.txt");
+        fs::write(&list, used).map_err(|error| error.to_string())?;
+        let install = ["-m", "pip", "install", "-q", "--no-deps", "--no-compile", "-r"];
+        run(Command::new(&python).args(install).arg(&list))?;
         fs::write(&complete, hash).map_err(|error| error.to_string())?;
     }
     Ok(python)

@@ -39,39 +39,67 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
+/// A palace that was read from end to end.
+pub struct Read {
+    /// What it was read through.
+    pub source: Source,
+    /// What it holds.
+    pub survey: Survey,
+}
+
+/// What was found in a part of a palace, and the survey that was taken for it of the very source that was given.
+type Found = (Vec<Finding>, Option<Survey>);
+
 /// Looks through a palace. A copy of the database, where one is needed, is made below `scratch`; `watch` is told of
 /// every record that is read.
 pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
+    Ok(check_and_keep(palace, scratch, (depth, Limits::default()), watch)?.0)
+}
+
+/// Looks through a palace, and keeps what a deep look has read, where that was the palace as it stands: a repair need
+/// not read it again.
+pub fn check_and_keep(
+    palace: &Path,
+    scratch: &Path,
+    (depth, limits): (Depth, Limits),
+    watch: &mut dyn FnMut(),
+) -> Result<(Checked, Option<Read>), Error> {
     let original = find_database(palace)?;
     let mut findings = database::file(&original)?;
     let source = open(palace, scratch, depth, &original, &mut findings)?;
-    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, scratch, depth, watch).map_err(Some) };
+    let how = (depth, limits);
+    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, scratch, how, watch).map_err(Some) };
+    let mut kept = None;
     match looked {
-        Ok(found) => findings.extend(found),
+        Ok((found, survey)) => {
+            findings.extend(found);
+            kept = survey;
+        }
         Err(Some(error)) if !error.is_damage() => return Err(error),
         Err(error) => {
             // Where the pages were known to be damaged, the source is a salvaged copy already.
             let met = error.map(|error| Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
             let copy = met.as_ref().map(|_| Source::open(palace, scratch, &salvaged())).transpose()?;
             findings.extend(met);
-            let found = look_at_contents(copy.as_ref().unwrap_or(&source), scratch, &findings, depth, watch)?;
+            let (found, _) = look_at_contents(copy.as_ref().unwrap_or(&source), scratch, &findings, how, watch)?;
             findings.extend(found);
         }
     }
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
-    Ok(Checked { format: Some(source.format.name.clone()), findings })
+    let checked = Checked { format: Some(source.format.name.clone()), findings };
+    Ok((checked, kept.map(|survey| Read { source, survey })))
 }
 
 /// Every layer of a database that SQLite can read.
-fn look(source: &Source, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Vec<Finding>, Error> {
+fn look(source: &Source, scratch: &Path, how: (Depth, Limits), watch: &mut dyn FnMut()) -> Result<Found, Error> {
     let mut findings = database::schema(source)?;
     let whole = mended(source, scratch, &findings, &[Code::DatabaseSchema])?;
     if whole.is_none() {
-        findings.extend(fulltext::check(source, scratch, depth)?);
+        findings.extend(fulltext::check(source, scratch, how.0)?);
     }
-    let found = look_at_contents(whole.as_ref().unwrap_or(source), scratch, &findings, depth, watch)?;
+    let (found, survey) = look_at_contents(whole.as_ref().unwrap_or(source), scratch, &findings, how, watch)?;
     findings.extend(found);
-    Ok(findings)
+    Ok((findings, survey.filter(|_| whole.is_none())))
 }
 
 /// The layers above the database itself. What a salvaged copy has by way of schema and full-text index says nothing.
@@ -80,21 +108,22 @@ fn look_at_contents(
     source: &Source,
     scratch: &Path,
     known: &[Finding],
-    depth: Depth,
+    (depth, limits): (Depth, Limits),
     watch: &mut dyn FnMut(),
-) -> Result<Vec<Finding>, Error> {
+) -> Result<Found, Error> {
     let mut findings = collections::structure(source, &Collection::all(source)?)?;
     let whole = mended(source, scratch, &[known, &findings].concat(), &STRUCTURE)?;
     let source = whole.as_ref().unwrap_or(source);
     let collections = Collection::all(source)?;
     findings.extend(collections::check(source, &collections)?);
     findings.extend(sequences::check(source, &collections)?);
-    findings.extend(match depth {
-        Depth::Quick | Depth::Pages => segments::check(source, &collections)?,
-        Depth::Deep => records::check(source, &survey(source, Limits::default(), watch)?)?,
+    let survey = if depth == Depth::Deep { Some(survey(source, limits, watch)?) } else { None };
+    findings.extend(match &survey {
+        None => segments::check(source, &collections)?,
+        Some(survey) => records::check(source, survey)?,
     });
     findings.extend(directory::check(source, scratch)?);
-    Ok(findings)
+    Ok((findings, survey.filter(|_| whole.is_none())))
 }
 
 /// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
