@@ -42,7 +42,10 @@ impl Means {
     pub fn with_staging(self, palace: &Path, directory: &Path) -> Result<Means, Error> {
         let disk = RealDisk::new();
         // One that is not there yet is the affair of whoever makes it.
-        let palace = if palace.exists() { resolve(palace)? } else { std::path::absolute(palace).unwrap_or_default() };
+        let palace = match palace.exists() {
+            true => resolve(palace)?,
+            false => std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned()),
+        };
         let unfit = |why| Error::NoStaging { directory: directory.to_owned(), why };
         let real = directory.canonicalize().map_err(|error| unfit(Unusable::Unreachable(error)))?;
         if disk.stat(&real)?.is_none_or(|found| found.kind != Kind::Directory) {
