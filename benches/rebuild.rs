@@ -4,10 +4,13 @@
 //! `cargo bench --bench rebuild -- PALACE [FORMAT]` works on a copy next to the palace and removes it.
 //! benches/README.md says how to make a palace and how to read the numbers.
 
+use palacekeeper::engine::{Direction, Watch};
 use palacekeeper::keeper::{Keeper, Target};
 use palacekeeper::store::chroma::{DATABASE, Format, Limits};
 use rusqlite::Connection;
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -35,13 +38,17 @@ fn main() -> Result<()> {
     })?;
     let (indexed, documents) = timed(|| index(&copy, &work.path().join("index.sqlite3")))?;
     let before = peak_bytes()?;
-    let (rebuilt, records) = timed(|| rebuild(&copy, format))?;
+    let mut steps = Steps::default();
+    let (rebuilt, records) = timed(|| rebuild(&copy, format, &mut steps))?;
     let rest = rebuilt.saturating_sub(indexed);
 
     println!("{records} records, {documents} documents, {:.0} MiB", mib(size(&copy)?));
     println!("cp -a + sync               {:>8.2} s", copied.as_secs_f64());
     println!("full-text index alone      {:>8.2} s", indexed.as_secs_f64());
     println!("{title:<26} {:>8.2} s", rebuilt.as_secs_f64());
+    for (kind, took) in &steps.took {
+        println!("  {kind:<24} {:>8.2} s", took.as_secs_f64());
+    }
     let part = format!("{title} without the index");
     println!("{part:<26} {:>6.1} × cp -a + sync", rest.as_secs_f64() / copied.as_secs_f64());
     println!("peak memory                {:>8.0} MiB ({:.0} before the {title})", mib(peak_bytes()?), mib(before));
@@ -71,14 +78,35 @@ fn index(palace: &Path, target: &Path) -> Result<usize> {
     Ok(rows)
 }
 
-fn rebuild(palace: &Path, format: Option<&'static Format>) -> Result<u64> {
+/// What each kind of step took, by the first words of its title.
+#[derive(Default)]
+struct Steps {
+    took: BTreeMap<String, Duration>,
+    open: Option<(String, Instant)>,
+}
+
+impl Watch for Steps {
+    fn step(&mut self, _direction: Direction, _index: usize, title: &dyn Display) {
+        let title = title.to_string();
+        let kind = title.split(' ').take_while(|word| !word.contains(|c: char| c.is_ascii_digit())).take(4);
+        self.open = Some((kind.collect::<Vec<_>>().join(" "), Instant::now()));
+    }
+
+    fn passed(&mut self, _weight: u64) {
+        if let Some((kind, since)) = self.open.take() {
+            *self.took.entry(kind).or_default() += since.elapsed();
+        }
+    }
+}
+
+fn rebuild(palace: &Path, format: Option<&'static Format>, steps: &mut Steps) -> Result<u64> {
     let mut keeper = Keeper::lock(palace)?;
     let proposal = match format {
         Some(format) => keeper.propose_migration(Target::Chroma(format), Limits::default(), &mut || ())?,
         None => keeper.propose_rebuild(Limits::default(), &mut || ())?,
     };
     let records = proposal.collections.iter().map(|collection| collection.records).sum();
-    keeper.run(proposal, &mut ())?;
+    keeper.run(proposal, steps)?;
     Ok(records)
 }
 

@@ -9,7 +9,12 @@ use std::path::Path;
 use support::sources::rust_files;
 
 fn spec() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SPEC.md")).expect("SPEC.md is part of the package")
+    text("SPEC.md")
+}
+
+fn text(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The cells of the rows of the first table under a heading, without its head.
@@ -53,6 +58,22 @@ fn differences(text: &str) -> Vec<String> {
 fn verdict_table_differs_from_the_printed_one() {
     let differences = differences(&spec());
     assert!(differences.is_empty(), "{differences:#?}");
+}
+
+/// What the README says is proved, a test proves.
+#[test]
+fn readme_names_a_test_that_is_not_there() {
+    let readme = text("README.md");
+    let rows = table(&readme, "## Where MemPalace's own repair loses a palace");
+    assert!(rows.len() > 5, "{rows:?}");
+    let tests = rust_files(&["tests"]).into_iter().map(|(_, text)| text).collect::<String>();
+    for row in rows {
+        let named: Vec<&str> = row.last().expect("a row has cells").split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "{row:?} names no test");
+        for test in named {
+            assert!(tests.contains(&format!("#[test]\nfn {test}()")), "there is no test {test}");
+        }
+    }
 }
 
 #[test]

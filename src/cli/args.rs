@@ -1,12 +1,11 @@
 //! What a person can type.
 
 use super::report::{Format, Verbosity};
-use crate::keeper;
+use crate::keeper::{self, mempalace};
 use crate::store::chroma::check::Code;
 use crate::store::chroma::{Format as StoreFormat, Limits};
 use clap::{ArgAction, Parser, Subcommand};
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Checks, repairs and recovers MemPalace palaces. A kill, a full disk or a power cut loses nothing.
 #[derive(Debug, Parser)]
@@ -245,38 +244,9 @@ impl Args {
 
     /// The palace: as named here, else as MemPalace 3.11 finds it, by its environment, its config file or its default.
     pub(super) fn palace(&self) -> PathBuf {
-        let aliases = || ["MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"].into_iter().find_map(variable);
+        let aliases = || ["MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"].into_iter().find_map(mempalace::variable);
         let named = self.palace.clone().filter(|path| !path.as_os_str().is_empty());
         let named = named.or_else(|| aliases().map(PathBuf::from));
-        named.or_else(|| configured(&config_directory())).unwrap_or_else(|| config_directory().join("palace"))
+        named.or_else(mempalace::configured_palace).unwrap_or_else(|| mempalace::config_directory().join("palace"))
     }
-}
-
-/// Where MemPalace keeps its configuration: its old place only if something is there.
-fn config_directory() -> PathBuf {
-    let home = std::env::home_dir().unwrap_or_default();
-    let old = home.join(".mempalace");
-    let is_used =
-        ["config.json", "people_map.json", "palace/chroma.sqlite3"].iter().any(|name| old.join(name).exists());
-    let xdg = || variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    match variable("MEMPALACE_CONFIG_DIR") {
-        Some(directory) => PathBuf::from(directory),
-        None if is_used => old,
-        None => xdg().unwrap_or_else(|| home.join(".config")).join("mempalace"),
-    }
-}
-
-fn configured(directory: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(directory.join("config.json")).ok()?;
-    let config: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?;
-    let path = config["palace_path"].as_str()?;
-    Some(match path.strip_prefix("~/") {
-        Some(rest) => std::env::home_dir()?.join(rest),
-        None => PathBuf::from(path),
-    })
-}
-
-/// An environment variable that says something.
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -248,10 +248,12 @@ fn go_ahead(
         return Ok(Exit::Usage);
     }
     let (losses, restored, finds) = (proposal.losses.clone(), proposal.restored.clone(), proposal.finds.clone());
+    let notes = proposal.notes.clone();
     let mut progress = Progress::working(report, proposal.plan.steps.iter().map(crate::engine::Step::weight).sum());
     let ended = keeper.run(proposal, &mut progress);
     progress.finish();
-    report.ended(&ended?, &Carried { losses: &losses, restored: &restored, finds: &finds }, about);
+    let took = progress.took();
+    report.ended(&ended?, &Carried { losses: &losses, restored: &restored, finds: &finds, notes: &notes, took }, about);
     Ok(Exit::Done)
 }
 

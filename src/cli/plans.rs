@@ -5,6 +5,7 @@ use crate::store::chroma::{Finds, Found, LISTED_MAX, Loss, Route};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::fmt::Display;
+use std::time::Duration;
 
 /// A person reads this many lines of a list; a program gets all of it.
 const LINES_MAX: usize = 20;
@@ -27,6 +28,7 @@ pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
         let (needed, free) = (HumanBytes(outside.bytes_needed), HumanBytes(outside.bytes_free));
         format!("It builds in {}, which takes {needed} there ({free} are free).", outside.directory.display())
     }));
+    lines.extend(note_lines(&proposal.notes));
     for collection in &proposal.collections {
         let pending = match collection.pending {
             0 => String::new(),
@@ -40,6 +42,16 @@ pub(super) fn proposal_lines(proposal: &Proposal) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// The steps of an operation that was run here, in seconds.
+pub(super) fn took_json(took: &[(String, Duration)]) -> Vec<Value> {
+    took.iter().map(|(step, took)| json!({ "step": step, "seconds": took.as_secs_f64() })).collect()
+}
+
+/// What a person should change in MemPalace's own settings.
+pub(super) fn note_lines(notes: &[String]) -> impl Iterator<Item = String> {
+    notes.iter().map(|note| format!("Note: {note}."))
 }
 
 /// What a format is called.
@@ -114,6 +126,7 @@ pub(super) fn proposal_json(proposal: &Proposal) -> Value {
         "steps": proposal.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "bytes_needed": proposal.bytes_needed,
         "bytes_free": proposal.bytes_free,
+        "notes": proposal.notes,
         "staging": proposal.outside.as_ref().map(|outside| {
             let Outside { directory, bytes_needed, bytes_free } = outside;
             json!({

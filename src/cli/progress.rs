@@ -6,12 +6,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A bar, or nothing where nobody looks.
 pub(super) struct Progress {
     bar: ProgressBar,
     stop: &'static AtomicBool,
+    open: Option<(String, Instant)>,
+    took: Vec<(String, Duration)>,
 }
 
 const WORKING: &str = "{bar:24} {percent:>3}%  {bytes_per_sec}, {eta} left  {wide_msg}";
@@ -21,18 +23,27 @@ const READING: &str = "{spinner} reading the palace: {human_pos} records, {per_s
 impl Progress {
     /// Progress through work of so many bytes. From here on a signal stops the work between two steps.
     pub(super) fn working(report: &Report, bytes: u64) -> Progress {
-        Progress { bar: bar(report, Some(bytes), WORKING), stop: stop_on_signal() }
+        Progress::of(bar(report, Some(bytes), WORKING), stop_on_signal())
     }
 
     /// Progress through a recovery, whose work is short.
     pub(super) fn recovering(report: &Report) -> Progress {
-        Progress { bar: bar(report, None, RECOVERING), stop: stop_on_signal() }
+        Progress::of(bar(report, None, RECOVERING), stop_on_signal())
     }
 
     /// Progress through work whose size nobody knows. A signal ends the program at once: nothing has begun.
     pub(super) fn reading(report: &Report) -> Progress {
         static NEVER: AtomicBool = AtomicBool::new(false);
-        Progress { bar: bar(report, None, READING), stop: &NEVER }
+        Progress::of(bar(report, None, READING), &NEVER)
+    }
+
+    fn of(bar: ProgressBar, stop: &'static AtomicBool) -> Progress {
+        Progress { bar, stop, open: None, took: Vec::new() }
+    }
+
+    /// The steps that are behind us, with how long each took.
+    pub(super) fn took(&self) -> &[(String, Duration)] {
+        &self.took
     }
 
     pub(super) fn record(&self) {
@@ -46,13 +57,16 @@ impl Progress {
 
 impl Watch for Progress {
     fn step(&mut self, direction: Direction, _index: usize, title: &dyn Display) {
-        self.bar.set_message(match direction {
+        let title = match direction {
             Direction::Forward => title.to_string(),
             Direction::Back => format!("undo: {title}"),
-        });
+        };
+        self.bar.set_message(title.clone());
+        self.open = Some((title, Instant::now()));
     }
 
     fn passed(&mut self, weight: u64) {
+        self.took.extend(self.open.take().map(|(title, since)| (title, since.elapsed())));
         self.bar.inc(weight);
     }
 

@@ -1,7 +1,9 @@
 //! Says what was found and done, to a person or to a program.
 
 use super::findings;
-use super::plans::{found_json, loss_lines, proposal_json, proposal_lines, restored_json, restored_lines};
+use super::plans::{
+    found_json, loss_lines, note_lines, proposal_json, proposal_lines, restored_json, restored_lines, took_json,
+};
 use super::sweep::stays_json;
 use crate::engine::{Direction, Mark, Outcome, Verdict};
 use crate::keeper::{Ended, Error, History, OperationView, Preview, Proposal, left_behind};
@@ -14,6 +16,7 @@ use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +56,16 @@ pub(super) struct Carried<'c> {
     pub(super) restored: &'c [(String, u64)],
     /// Rows and values among these.
     pub(super) finds: &'c Finds,
+    /// What has to be changed in MemPalace's own settings.
+    pub(super) notes: &'c [String],
+    /// The steps, with how long each took.
+    pub(super) took: &'c [(String, Duration)],
 }
 
 impl Carried<'_> {
     pub(super) fn nothing() -> Self {
         const NONE: &Finds = &Finds { listed: Vec::new(), more: 0 };
-        Carried { losses: &[], restored: &[], finds: NONE }
+        Carried { losses: &[], restored: &[], finds: NONE, notes: &[], took: &[] }
     }
 }
 
@@ -223,6 +230,7 @@ impl Report {
             lines.extend(about.into_iter().flat_map(Mended::lines));
             lines.extend(restored_lines(carried.restored, carried.finds));
             lines.extend(loss_lines(carried.losses));
+            lines.extend(note_lines(carried.notes));
             lines.join("\n")
         };
         self.result(text, || {
@@ -239,6 +247,8 @@ impl Report {
                 "restored": restored_json(carried.restored),
                 "found": found_json(carried.finds),
                 "found_more": carried.finds.more,
+                "notes": carried.notes,
+                "took": took_json(carried.took),
                 "losses": carried.losses.iter().map(Loss::to_string).collect::<Vec<_>>(),
             })
         });

@@ -10,6 +10,7 @@ mod hold;
 mod keep;
 mod kind;
 mod means;
+pub(crate) mod mempalace;
 mod moved;
 mod neighbours;
 mod propose;

@@ -38,6 +38,8 @@ pub struct Proposal {
     pub bytes_free: u64,
     /// What is needed elsewhere beside that, if the new store is built there.
     pub outside: Option<Outside>,
+    /// What a person should change elsewhere, in MemPalace's own settings.
+    pub notes: Vec<String>,
     /// A file that is born with the operation, and the directory that holds it until then.
     pub(super) enclosed: Option<(Enclosure, Scratch)>,
 }
@@ -304,6 +306,7 @@ impl Desk<'_> {
             bytes_needed,
             bytes_free: disk.space(self.space)?,
             outside,
+            notes: Vec::new(),
             enclosed: None,
         })
     }

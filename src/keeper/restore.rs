@@ -111,6 +111,7 @@ impl Desk<'_> {
             bytes_needed,
             bytes_free: disk.space(self.space)?,
             outside: None,
+            notes: Vec::new(),
         };
         let then = holdings(&before, &after, watch)?;
         let now = if now.is_some() { holdings(&after, &before, watch)? } else { Some(Vec::new()) };

@@ -1,7 +1,7 @@
 //! Plans what leads from one kind of store to another.
 
 use super::propose::{Desk, Gathered, gathered, reading};
-use super::{Error, Kind, Proposal};
+use super::{Error, Kind, Proposal, mempalace};
 use crate::disk::RealDisk;
 use crate::ops::{Planned, Step, StoreFiles, exact as to_exact, rebuild};
 use crate::store::chroma::check::{self, Depth};
@@ -25,8 +25,14 @@ impl Desk<'_> {
             (Some(Kind::Exact), Target::Exact) => {
                 Err(Error::AlreadyThere { palace: self.palace.to_owned(), format: to_exact::EXACT.to_owned() })
             }
-            (Some(Kind::Exact), Target::Chroma(format)) => self.exact_to_format(format, limits, watch),
-            (_, Target::Exact) => self.format_to_exact(limits, watch),
+            (Some(Kind::Exact), Target::Chroma(format)) => {
+                let proposal = self.exact_to_format(format, limits, watch)?;
+                Ok(Proposal { notes: mempalace::notes(self.palace, Kind::Chroma), ..proposal })
+            }
+            (_, Target::Exact) => {
+                let proposal = self.format_to_exact(limits, watch)?;
+                Ok(Proposal { notes: mempalace::notes(self.palace, Kind::Exact), ..proposal })
+            }
             (_, Target::Chroma(format)) => self.to_format(format, limits, watch),
         }
     }
