@@ -23,9 +23,12 @@ fn main() -> Result<()> {
         println!("usage: cargo bench --bench rebuild -- PALACE [FORMAT]");
         return Ok(());
     };
-    let named = |name: std::ffi::OsString| Format::named(&name.to_string_lossy()).ok_or("no format has this name");
-    let format = arguments.next().map(named).transpose()?;
-    let title = if format.is_some() { "migration" } else { "rebuild" };
+    let named = |name: std::ffi::OsString| match &*name.to_string_lossy() {
+        "exact" => Ok(Target::Exact),
+        name => Format::named(name).map(Target::Chroma).ok_or("no format has this name"),
+    };
+    let to = arguments.next().map(named).transpose()?;
+    let title = if to.is_some() { "migration" } else { "rebuild" };
     let palace = palace.canonicalize()?;
     let work = tempfile::tempdir_in(palace.parent().ok_or("the palace has no parent")?)?;
     let copy = work.path().join("palace");
@@ -39,7 +42,7 @@ fn main() -> Result<()> {
     let (indexed, documents) = timed(|| index(&copy, &work.path().join("index.sqlite3")))?;
     let before = peak_bytes()?;
     let mut steps = Steps::default();
-    let (rebuilt, records) = timed(|| rebuild(&copy, format, &mut steps))?;
+    let (rebuilt, records) = timed(|| rebuild(&copy, to, &mut steps))?;
     let rest = rebuilt.saturating_sub(indexed);
 
     println!("{records} records, {documents} documents, {:.0} MiB", mib(size(&copy)?));
@@ -99,10 +102,10 @@ impl Watch for Steps {
     }
 }
 
-fn rebuild(palace: &Path, format: Option<&'static Format>, steps: &mut Steps) -> Result<u64> {
+fn rebuild(palace: &Path, to: Option<Target>, steps: &mut Steps) -> Result<u64> {
     let mut keeper = Keeper::lock(palace)?;
-    let proposal = match format {
-        Some(format) => keeper.propose_migration(Target::Chroma(format), Limits::default(), &mut || ())?,
+    let proposal = match to {
+        Some(to) => keeper.propose_migration(to, Limits::default(), &mut || ())?,
         None => keeper.propose_rebuild(Limits::default(), &mut || ())?,
     };
     let records = proposal.collections.iter().map(|collection| collection.records).sum();

@@ -69,12 +69,19 @@ pub struct Diagnosis {
 /// Looks through a palace without a lock and without writing anything, the keep included.
 pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
     let palace = resolve(palace)?;
-    Kind::insist_on_chroma(&palace)?;
-    let mut checked = check::check(&palace, &std::env::temp_dir(), depth, watch)?;
-    if let Some(operation) = look(&palace)?.interrupted() {
+    let interrupted = look(&palace)?.interrupted().map(|operation| {
         let evidence = format!("{} ({})", operation.folder.display(), operation.title);
-        checked.findings.insert(0, Finding::new(Code::OperationInterrupted, "the keep", evidence));
-    }
+        Finding::new(Code::OperationInterrupted, "the keep", evidence)
+    });
+    let mut checked = match Kind::insist_on_chroma(&palace) {
+        // A migration that was cut short between its two last renames: nothing else is to be said of it.
+        Err(Error::TwoStores { .. }) if interrupted.is_some() => Checked { format: None, findings: Vec::new() },
+        is_chroma => {
+            is_chroma?;
+            check::check(&palace, &std::env::temp_dir(), depth, watch)?
+        }
+    };
+    checked.findings.splice(0..0, interrupted);
     Ok(checked)
 }
 

@@ -27,7 +27,8 @@ impl Desk<'_> {
             }
             (Some(Kind::Exact), Target::Chroma(format)) => {
                 let proposal = self.exact_to_format(format, limits, watch)?;
-                Ok(Proposal { notes: mempalace::notes(self.palace, Kind::Chroma), ..proposal })
+                let notes = [mempalace::notes(self.palace, Kind::Chroma), proposal.notes].concat();
+                Ok(Proposal { notes, ..proposal })
             }
             (_, Target::Exact) => {
                 let proposal = self.format_to_exact(limits, watch)?;
@@ -71,7 +72,8 @@ impl Desk<'_> {
         let (planned, found) = self.plan_of_intake(directory.path(), step, (to, limits), replaced, &mut unheld)?;
         let losses = [planned.losses, unheld].concat();
         let planned = Planned { losses, ..planned }.taking_in(2 * bytes);
-        self.proposal("migrate", to_exact::EXACT.to_owned(), planned, &found, Gathered::default())
+        let proposal = self.proposal("migrate", to_exact::EXACT.to_owned(), planned, &found, Gathered::default())?;
+        Ok(Proposal { notes: mempalace::model_notes(self.palace, &reader)?, ..proposal })
     }
 
     /// Plans a palace of what was taken in to `directory`; `step` is what takes it in again.

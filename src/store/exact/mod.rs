@@ -18,6 +18,10 @@ pub const DATABASE: &str = "sqlite_exact.sqlite3";
 /// rows alone that it does not know.
 const SETTINGS: &str = "palacekeeper:collection:";
 
+/// MemPalace's own note, beside a store of chromadb's, of the models that made its vectors; a store without an index
+/// has it in `meta`.
+pub const EMBEDDER_NOTE: &str = "mempalace_embedder.json";
+
 /// Beginning of the keys in `meta` that say which model made a collection's vectors.
 const MODEL: &str = "embedder_model:";
 

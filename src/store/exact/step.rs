@@ -1,8 +1,8 @@
 //! Steps that build a `sqlite_exact` store, or read one, and the workshop they work in.
 
-use super::DATABASE;
 use super::read::{Found, Reader, is_same};
 use super::write::{Writer, fit};
+use super::{DATABASE, EMBEDDER_NOTE};
 use crate::disk::{self, Disk};
 use crate::engine::Observed;
 use crate::store::chroma::{
@@ -231,7 +231,7 @@ impl Step {
 
 /// Which model made the vectors of a collection, by MemPalace's own note in the palace.
 fn model(palace: &Path, collection: &str) -> Option<String> {
-    let text = std::fs::read_to_string(palace.join("mempalace_embedder.json")).ok()?;
+    let text = std::fs::read_to_string(palace.join(EMBEDDER_NOTE)).ok()?;
     let note: serde_json::Value = serde_json::from_str(&text).ok()?;
     note[collection]["model_name"].as_str().map(str::to_owned)
 }
