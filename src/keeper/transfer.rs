@@ -34,6 +34,7 @@ impl Desk<'_> {
     /// Writes that wait are applied on the way: the new store has no queue.
     fn format_to_exact(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let mut files = self.files()?;
+        Kind::insist_on_no_stray(self.palace)?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
         let mut preparation = reading(&self.preparation(&checked)?);
         let mut source = Source::open(self.palace, self.scratch, &preparation)?;
@@ -57,8 +58,10 @@ impl Desk<'_> {
     fn exact_to_format(&self, to: &'static Format, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let files = StoreFiles::look(&RealDisk::new(), self.palace, exact::DATABASE)?;
         let files = files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()))?;
+        Kind::insist_on_no_stray(self.palace)?;
         let reader = Reader::open(self.palace, self.scratch)?;
         let TakenIn { directory, losses: mut unheld } = reader.taken_in(self.scratch, watch)?;
+        unheld.extend(reader.besides(self.palace)?);
         let (records, bytes) = reader.totals()?;
         let step = Step::Exact(exact::Step::TakeIn { records, bytes });
         let replaced = rebuild::Replaced::Store(&files);
@@ -99,7 +102,7 @@ impl Desk<'_> {
 /// What a `sqlite_exact` store has no place for.
 fn unheld(source: Source, found: &Survey) -> Result<Vec<Loss>, Error> {
     let emitter = Emitter::new(source)?;
-    let mut losses: Vec<Loss> = emitter.heads()?.iter().filter_map(exact::unheld).collect();
+    let mut losses: Vec<Loss> = emitter.heads()?.iter().flat_map(|head| exact::fit_head(head).1).collect();
     if found.unowned.records > 0 {
         let what = format!("{} records", found.unowned.records);
         losses.push(Loss::Unheld { whose: "collections that were deleted".into(), what });

@@ -9,7 +9,7 @@ mod write;
 
 pub use read::{Reader, TakenIn};
 pub use step::{Step, Workshop};
-pub use write::{fit, unheld};
+pub use write::{fit, fit_head};
 
 /// Name of the database in a palace.
 pub const DATABASE: &str = "sqlite_exact.sqlite3";
