@@ -4,6 +4,7 @@ use super::args::{ExportArgs, ImportArgs};
 use super::progress::Progress;
 use super::report::Report;
 use super::{Exit, go_ahead, may_ask, means, recover_first};
+use crate::disk::{Disk, RealDisk};
 use crate::keeper::{self, Error, Keeper, Target};
 use crate::store::lines;
 use std::fs::{self, File};
@@ -44,12 +45,18 @@ fn export_to(export: keeper::Export, path: &Path, watch: &mut dyn FnMut()) -> Re
     if path.symlink_metadata().is_ok() {
         return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
-    let part = PathBuf::from(format!("{}.part", path.display()));
-    let file = File::create(&part).map_err(failed)?;
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let in_the_way = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", part.display()));
+    let file = File::create_new(&part).map_err(|error| Error::from(lines::Error::from(in_the_way(error))))?;
     let mut output = BufWriter::with_capacity(BUFFER_BYTES, file);
     let written = export.write(&mut output, watch).and_then(|summary| {
         output.flush().and_then(|()| output.get_ref().sync_all()).map_err(failed)?;
-        fs::hard_link(&part, path).map_err(failed)?; // which replaces nothing
+        let disk = RealDisk::new();
+        disk.rename(&part, path)?; // which replaces nothing
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        disk.sync(directory.unwrap_or(Path::new(".")))?;
         Ok(summary)
     });
     let _ = fs::remove_file(&part);

@@ -203,7 +203,8 @@ pub enum Error {
     /// The palace has two stores.
     #[error(
         "{} holds both {} and {}, and MemPalace opens no such palace. Which of them is the palace's own, palacekeeper \
-         cannot tell: move the other one away. Nothing was touched",
+         cannot tell: palacekeeper recover ends a migration that was cut short; otherwise move the other one away. \
+         Nothing was touched",
         palace.display(),
         crate::store::chroma::DATABASE,
         crate::store::exact::DATABASE

@@ -11,7 +11,7 @@ use crate::store::chroma::{
 use crate::store::exact::{Reader, TakenIn};
 use crate::store::lines::{self, Summary};
 use crate::store::scratch::Scratch;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,10 @@ pub struct Export {
     palace: PathBuf,
     kind: Kind,
     before: Vec<(PathBuf, u64, SystemTime)>,
-    source: Source,
+    emitter: Emitter,
     found: Survey,
+    /// Names of the collections of which something cannot be written out.
+    partial: BTreeSet<String>,
     /// What cannot be written out.
     pub losses: Vec<Loss>,
     /// Holds what was taken in of a store that is not chromadb's.
@@ -56,7 +58,34 @@ pub fn export(palace: &Path, watch: &mut dyn FnMut()) -> Result<Export, Error> {
         found = survey(&source, Limits::default(), watch)?;
     }
     losses.extend(found.losses.iter().cloned());
-    Ok(Export { palace, kind, before, source, found, losses, _scratch: held })
+    let emitter = Emitter::new(source)?;
+    let partial = unwritable(&emitter, &mut losses, watch)?;
+    losses.sort();
+    losses.dedup();
+    Ok(Export { palace, kind, before, emitter, found, partial, losses, _scratch: held })
+}
+
+/// What text cannot hold; returns the names of the collections it is in.
+fn unwritable(
+    emitter: &Emitter,
+    losses: &mut Vec<Loss>,
+    watch: &mut dyn FnMut(),
+) -> Result<BTreeSet<String>, chroma::Error> {
+    let heads = emitter.heads()?;
+    for head in &heads {
+        losses.extend(lines::fit(&mut head.metadata.clone(), &head.name));
+    }
+    let mut partial = BTreeSet::new();
+    emitter.run(i64::MIN, i64::MAX, &mut |mut given| {
+        watch();
+        given.losses.extend(lines::fit(&mut given.record.metadata, &given.record.id));
+        if !given.losses.is_empty() {
+            partial.insert(heads[given.owner].name.clone());
+            losses.append(&mut given.losses);
+        }
+        Ok(())
+    })?;
+    Ok(partial)
 }
 
 impl Export {
@@ -71,11 +100,12 @@ impl Export {
     /// [`Error::ChangedMeanwhile`] where somebody wrote to the palace while it was read: what was written out may then
     /// be of two moments, and lacks its last line.
     pub fn write(self, output: &mut dyn Write, watch: &mut dyn FnMut()) -> Result<Summary, Error> {
-        let digests = self.found.collections.iter().map(|one| (one.collection.name.clone(), one.totals.digest));
+        let whole = self.found.collections.iter().filter(|one| !self.partial.contains(&one.collection.name));
+        let digests = whole.map(|one| (one.collection.name.clone(), one.totals.digest));
         let digests: BTreeMap<_, _> = digests.collect();
         let (palace, before) = (&self.palace, &self.before);
         let is_unchanged = || state(palace) == *before;
-        match lines::write(&Emitter::new(self.source)?, &digests, output, &is_unchanged, watch)? {
+        match lines::write(&self.emitter, &digests, output, &is_unchanged, watch)? {
             Some(summary) => Ok(summary),
             None => Err(Error::ChangedMeanwhile { palace: palace.clone(), database: self.kind.database() }),
         }
@@ -132,6 +162,7 @@ impl Keeper {
     ) -> Result<Proposal, Error> {
         let Means { limits, annex } = means.into();
         let desk = self.desk(annex);
+        Kind::insist_on_no_stray(desk.palace)?;
         let scratch = Scratch::below(desk.scratch, desk.palace)?;
         let (spool, bytes) = scratch.spool(names::INPUT, input)?;
         let taken = Scratch::below(desk.scratch, desk.palace)?; // nobody needs it when the operation runs
@@ -154,11 +185,12 @@ impl Keeper {
 
 /// What came is what was sent, by the digests that were sent along; `is_whole` where nothing had to be left out.
 fn prove(summary: &Summary, found: &Survey, is_whole: bool) -> Result<(), Error> {
-    for one in found.collections.iter().filter(|_| is_whole) {
-        let (name, digest) = (&one.collection.name, one.totals.digest.to_string());
-        if summary.digests.get(name).is_some_and(|sent| *sent != digest) {
-            return Err(Error::NotAsSent { collection: name.clone() });
-        }
+    let came = |name: &String| found.collections.iter().find(|one| one.collection.name == *name);
+    let is_as_sent = |name: &String, sent: &String| {
+        came(name).is_some_and(|one| !is_whole || one.totals.digest.to_string() == *sent)
+    };
+    match summary.digests.iter().find(|(name, sent)| !is_as_sent(name, sent)) {
+        Some((name, _)) => Err(Error::NotAsSent { collection: name.clone() }),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -42,6 +42,17 @@ impl Kind {
         }
     }
 
+    /// Insists on no journal or log lying in the palace without its database: it would be taken for that of whatever
+    /// database comes to stand beside it.
+    pub(super) fn insist_on_no_stray(palace: &Path) -> Result<(), Error> {
+        let absent = Kind::ALL.into_iter().filter(|kind| !kind.is_in(palace));
+        let mut paths = absent.flat_map(|kind| chroma::siblings(kind.database())).map(|name| palace.join(name));
+        match paths.find(|path| path.symlink_metadata().is_ok()) {
+            Some(path) => Err(Error::Stray { path }),
+            None => Ok(()),
+        }
+    }
+
     /// Insists on a store of chromadb's, where only that can be worked on.
     pub(super) fn insist_on_chroma(palace: &Path) -> Result<(), Error> {
         match Kind::of(palace)? {

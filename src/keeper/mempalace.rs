@@ -1,8 +1,7 @@
 //! Where MemPalace looks for its palace, and for the kind of store in it: what a person has to change there when a
 //! palace changes its kind. None of it is ours to change.
 
-use super::{Error, Kind};
-use crate::store::exact::{self, Reader};
+use super::Kind;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -50,23 +49,6 @@ fn home() -> PathBuf {
 
 fn old_directory() -> PathBuf {
     home().join(".mempalace")
-}
-
-/// Which models made the vectors of a palace that keeps no note of it beside a store of chromadb's.
-pub(super) fn model_notes(palace: &Path, reader: &Reader) -> Result<Vec<String>, Error> {
-    if palace.join(exact::EMBEDDER_NOTE).exists() {
-        return Ok(Vec::new());
-    }
-    let mut notes = Vec::new();
-    for head in reader.heads()? {
-        notes.extend(reader.model(&head.name)?.map(|model| {
-            format!(
-                "MemPalace will not know that {model} made the vectors of “{}”; mempalace palace set-embedder tells it",
-                head.name
-            )
-        }));
-    }
-    Ok(notes)
 }
 
 /// What keeps MemPalace from opening a palace once its store is of this kind.

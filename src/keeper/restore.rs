@@ -80,7 +80,10 @@ impl Desk<'_> {
         let before = self.read_store(&place, watch)?;
         if replaced.vital().next().is_some() {
             // What cannot be rolled cannot stand alone, and must not come back without its journal.
-            let rolled = Source::open(&place, self.scratch, &Preparation::default());
+            let rolled = match replaced.database == exact::DATABASE {
+                true => exact::Reader::open(&place, self.scratch).map(drop),
+                false => Source::open(&place, self.scratch, &Preparation::default()).map(drop),
+            };
             rolled.map_err(|error| find.refuse(format!("its journal cannot be rolled back: {error}")))?;
         }
         self.prove(&find, &place, &standing, watch)?;
@@ -123,15 +126,7 @@ impl Desk<'_> {
     fn present(&self, disk: &dyn Disk) -> Result<Option<StoreFiles>, Error> {
         let kind = Kind::of(self.palace)?.unwrap_or(Kind::Chroma);
         let now = StoreFiles::look(disk, self.palace, kind.database())?;
-        if now.is_none() {
-            for name in Kind::ALL.into_iter().flat_map(|kind| chroma::siblings(kind.database())) {
-                // It would be taken for the journal of whatever database comes to stand beside it.
-                let path = self.palace.join(name);
-                if disk.stat(&path)?.is_some() {
-                    return Err(Error::Stray { path });
-                }
-            }
-        }
+        Kind::insist_on_no_stray(self.palace)?;
         Ok(now)
     }
 

@@ -27,8 +27,7 @@ impl Desk<'_> {
             }
             (Some(Kind::Exact), Target::Chroma(format)) => {
                 let proposal = self.exact_to_format(format, limits, watch)?;
-                let notes = [mempalace::notes(self.palace, Kind::Chroma), proposal.notes].concat();
-                Ok(Proposal { notes, ..proposal })
+                Ok(Proposal { notes: mempalace::notes(self.palace, Kind::Chroma), ..proposal })
             }
             (_, Target::Exact) => {
                 let proposal = self.format_to_exact(limits, watch)?;
@@ -41,6 +40,7 @@ impl Desk<'_> {
     /// Writes that wait are applied on the way: the new store has no queue.
     fn format_to_exact(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let mut files = self.files()?;
+        Kind::insist_on_no_stray(self.palace)?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
         let mut preparation = reading(&self.preparation(&checked)?);
         let mut source = Source::open(self.palace, self.scratch, &preparation)?;
@@ -64,16 +64,17 @@ impl Desk<'_> {
     fn exact_to_format(&self, to: &'static Format, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
         let files = StoreFiles::look(&RealDisk::new(), self.palace, exact::DATABASE)?;
         let files = files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()))?;
+        Kind::insist_on_no_stray(self.palace)?;
         let reader = Reader::open(self.palace, self.scratch)?;
         let TakenIn { directory, losses: mut unheld } = reader.taken_in(self.scratch, watch)?;
+        unheld.extend(reader.besides(self.palace)?);
         let (records, bytes) = reader.totals()?;
         let step = Step::Exact(exact::Step::TakeIn { records, bytes });
         let replaced = rebuild::Replaced::Store(&files);
         let (planned, found) = self.plan_of_intake(directory.path(), step, (to, limits), replaced, &mut unheld)?;
         let losses = [planned.losses, unheld].concat();
         let planned = Planned { losses, ..planned }.taking_in(2 * bytes);
-        let proposal = self.proposal("migrate", to_exact::EXACT.to_owned(), planned, &found, Gathered::default())?;
-        Ok(Proposal { notes: mempalace::model_notes(self.palace, &reader)?, ..proposal })
+        self.proposal("migrate", to_exact::EXACT.to_owned(), planned, &found, Gathered::default())
     }
 
     /// Plans a palace of what was taken in to `directory`; `step` is what takes it in again.
@@ -106,7 +107,7 @@ impl Desk<'_> {
 /// What a `sqlite_exact` store has no place for.
 fn unheld(source: Source, found: &Survey) -> Result<Vec<Loss>, Error> {
     let emitter = Emitter::new(source)?;
-    let mut losses: Vec<Loss> = emitter.heads()?.iter().filter_map(exact::unheld).collect();
+    let mut losses: Vec<Loss> = emitter.heads()?.iter().flat_map(|head| exact::fit_head(head).1).collect();
     if found.unowned.records > 0 {
         let what = format!("{} records", found.unowned.records);
         losses.push(Loss::Unheld { whose: "collections that were deleted".into(), what });

@@ -4,9 +4,10 @@
 //! many there were, with the digest of each collection: what was cut short on its way is noticed. SPEC.md, "The
 //! export", has the fields.
 
-use super::chroma::{Digest, Emitter, Error as StoreError, Intake, Space, normalise, of_json};
+use super::chroma::{Digest, Emitter, Error as StoreError, Intake, Space, normalise_well, of_json};
 use super::intake::{drop_taken, take_in, taken};
 use super::json as objects;
+pub(crate) use super::json::fit;
 use super::record::{Embedding, Head, Metadata, Record};
 use crate::disk::Disk;
 use crate::engine::{Observed, StepError};
@@ -92,6 +93,7 @@ pub enum Error {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct HeaderLine {
     palacekeeper: String,
     version: u32,
@@ -99,6 +101,7 @@ struct HeaderLine {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CollectionLine {
     collection: String,
     dimension: Option<i64>,
@@ -108,6 +111,7 @@ struct CollectionLine {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RecordLine {
     id: String,
     #[serde(rename = "in")]
@@ -119,15 +123,43 @@ struct RecordLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    length: Option<f32>,
+    length: Option<Length>,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_at: Option<String>,
 }
 
+/// A number, or, where JSON knows none, the bits in hexadecimal digits.
 #[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Length {
+    Number(f32),
+    Bits(String),
+}
+
+impl Length {
+    fn of(length: f32) -> Length {
+        match length.is_finite() {
+            true => Length::Number(length),
+            false => Length::Bits(format!("{:08x}", length.to_bits())),
+        }
+    }
+
+    fn value(&self) -> Option<f32> {
+        match self {
+            Length::Number(length) => Some(*length),
+            Length::Bits(text) => u32::from_str_radix(text, 16).ok().map(f32::from_bits),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EndLine {
     end: u64,
+    #[serde(default)]
     digests: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blake3: Option<String>,
 }
 
 /// What lines held.
@@ -154,9 +186,11 @@ pub fn write(
         chromadb: emitter.source().format().name.clone(),
     };
     put(output, &header)?;
+    let output = &mut Hashed { output, hasher: blake3::Hasher::new() };
     let heads = emitter.heads()?;
     for head in &heads {
-        let Head { name, dimension, space, index, metadata } = head.clone();
+        let Head { name, dimension, space, index, mut metadata } = head.clone();
+        fit(&mut metadata, &name);
         let (space, metadata) = (space.name().to_owned(), objects::object(&metadata));
         put(output, &CollectionLine { collection: name, dimension, space, index, metadata })?;
     }
@@ -173,7 +207,7 @@ pub fn write(
         return Err(error.into());
     }
     let digests = digests.iter().map(|(name, digest)| (name.clone(), digest.to_string())).collect();
-    let end = EndLine { end: records, digests };
+    let end = EndLine { end: records, digests, blake3: Some(output.hasher.finalize().to_string()) };
     if !is_unchanged() {
         output.flush()?;
         return Ok(None);
@@ -183,23 +217,42 @@ pub fn write(
     Ok(Some(Summary { records, digests: end.digests }))
 }
 
+/// Hashes what it passes on.
+struct Hashed<'o> {
+    output: &'o mut dyn Write,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.output.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
 fn put(output: &mut dyn Write, line: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *output, line)?;
     output.write_all(b"\n")
 }
 
 fn line(head: &Head, record: Record) -> RecordLine {
-    let Record { id, document, metadata, embedding, created_at } = record;
+    let Record { id, document, mut metadata, embedding, created_at } = record;
+    fit(&mut metadata, &id);
     let bytes = |floats: &[f32]| floats.iter().flat_map(|float| float.to_le_bytes()).collect::<Vec<u8>>();
     let vector = embedding.as_ref().map(|embedding| STANDARD.encode(bytes(&embedding.floats)));
-    let length = embedding.map(|embedding| embedding.length);
+    let length = embedding.map(|embedding| Length::of(embedding.length));
     let metadata = objects::object(&metadata);
     RecordLine { id, collection: head.name.clone(), document, metadata, vector, length, created_at }
 }
 
 /// Reads lines into a database that is read like a palace, and says what they held.
 pub fn read(input: &mut dyn BufRead, intake: &mut Intake, watch: &mut dyn FnMut()) -> Result<Summary, Error> {
-    let mut reader = Reader { intake, heads: Vec::new(), summary: Summary::default(), line: 0, has_ended: false };
+    let mut reader = Reader::new(intake);
     let mut text = String::new();
     loop {
         text.clear();
@@ -208,8 +261,10 @@ pub fn read(input: &mut dyn BufRead, intake: &mut Intake, watch: &mut dyn FnMut(
         match read.map_err(|error| reader.wrong(error.to_string()))? as u64 {
             0 => break,
             LINE_BYTES_MAX => return Err(reader.wrong("it is longer than any record".into())),
-            _ if text.trim().is_empty() => {}
-            _ => reader.take(text.trim_start_matches('\u{feff}'))?,
+            _ => match text.trim_start_matches('\u{feff}').trim() {
+                "" => {}
+                line => reader.take(line)?,
+            },
         }
         watch();
     }
@@ -224,10 +279,18 @@ struct Reader<'i> {
     heads: Vec<Head>,
     summary: Summary,
     line: u64,
+    /// Of all lines between the header and the last one.
+    hasher: blake3::Hasher,
+    has_begun: bool,
     has_ended: bool,
 }
 
-impl Reader<'_> {
+impl<'i> Reader<'i> {
+    fn new(intake: &'i mut Intake) -> Self {
+        let (heads, summary, hasher) = (Vec::new(), Summary::default(), blake3::Hasher::new());
+        Reader { intake, heads, summary, line: 0, hasher, has_begun: false, has_ended: false }
+    }
+
     fn wrong(&self, what: String) -> Error {
         Error::Line { line: self.line, what }
     }
@@ -236,22 +299,29 @@ impl Reader<'_> {
         if self.has_ended {
             return Err(self.wrong("it comes after the last line".into()));
         }
-        let json: Json = serde_json::from_str(text).map_err(|error| self.wrong(error.to_string()))?;
+        let json: Json = serde_json::from_str(&objects::narrow(text)).map_err(|error| self.wrong(error.to_string()))?;
         let has = |key: &str| json.get(key).is_some();
         match () {
-            () if self.line == 1 && !has("palacekeeper") => Err(self.wrong("it is no export of palacekeeper's".into())),
-            () if has("palacekeeper") => self.header(json),
-            () if has("collection") => self.collection(json),
-            () if has("end") => self.end(json),
-            () => self.record(json),
+            () if has("palacekeeper") == self.has_begun => {
+                let what =
+                    if self.has_begun { "it begins another export" } else { "it is no export of palacekeeper's" };
+                return Err(self.wrong(what.into()));
+            }
+            () if has("palacekeeper") => return self.header(json),
+            () if has("end") => return self.end(json),
+            () if has("collection") => self.collection(json)?,
+            () => self.record(json)?,
         }
+        self.hasher.update(text.as_bytes()).update(b"\n");
+        Ok(())
     }
 
     fn parse<T: for<'d> Deserialize<'d>>(&self, json: Json) -> Result<T, Error> {
         serde_json::from_value(json).map_err(|error| self.wrong(error.to_string()))
     }
 
-    fn header(&self, json: Json) -> Result<(), Error> {
+    fn header(&mut self, json: Json) -> Result<(), Error> {
+        self.has_begun = true;
         match self.parse::<HeaderLine>(json)?.version {
             VERSION => Ok(()),
             version => Err(self.wrong(format!("it is an export of version {version}, and this knows {VERSION}"))),
@@ -272,7 +342,11 @@ impl Reader<'_> {
 
     fn metadata(&self, json: &Json) -> Result<Metadata, Error> {
         let mut metadata = Metadata::new();
-        for (key, value) in json.as_object().into_iter().flatten() {
+        let object = match json {
+            Json::Null => None,
+            json => Some(json.as_object().ok_or_else(|| self.wrong("its metadata is no object".into()))?),
+        };
+        for (key, value) in object.into_iter().flatten() {
             let value =
                 of_json(value).ok_or_else(|| self.wrong(format!("“{key}” has no value that metadata can be")))?;
             metadata.insert(key.clone(), value);
@@ -306,18 +380,22 @@ impl Reader<'_> {
         if floats.is_empty() || wanted != floats.len() as i64 {
             return Err(self.wrong(format!("its vector has {} floats instead of {wanted}", floats.len())));
         }
-        let (floats, length) = match (line.length, self.heads[owner].space) {
-            (Some(length), _) => (floats, length),
-            (None, Space::Cosine) => normalise(&floats),
+        let (floats, length) = match (&line.length, self.heads[owner].space) {
+            (Some(length), _) => (floats, length.value().ok_or_else(|| self.wrong("its length is none".into()))?),
+            (None, Space::Cosine) => normalise_well(&floats)
+                .ok_or_else(|| self.wrong("its vector has no length that 32 bits hold".into()))?,
             (None, Space::L2 | Space::InnerProduct) => (floats, 1.0),
         };
         Ok(Some(Embedding { floats, length }))
     }
 
     fn end(&mut self, json: Json) -> Result<(), Error> {
-        let EndLine { end, digests } = self.parse(json)?;
+        let EndLine { end, digests, blake3 } = self.parse(json)?;
         if end != self.summary.records {
             return Err(self.wrong(format!("{} records came instead of {end}", self.summary.records)));
+        }
+        if blake3.is_some_and(|sent| sent != self.hasher.finalize().to_string()) {
+            return Err(self.wrong("the lines before it are not those that were written: their hash differs".into()));
         }
         self.summary.digests = digests;
         self.has_ended = true;

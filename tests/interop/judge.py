@@ -1,10 +1,13 @@
 """Open a palace with the real chromadb and the real mempalace, and say whether they are satisfied with it.
 
     judge.py dump PALACE                 print all that chromadb returns for the palace (see snapshot.py)
-    judge.py compare A B [--ulps N] [--any-order] [--no-arrays]
+    judge.py compare A B [--ulps N] [--any-order] [--any-document] [--no-arrays]
                                          compare two dumps (JSON, or gzip of JSON)
     judge.py exercise PALACE             change every collection, reopen, and find exactly the changes
     judge.py mended ORIGINAL PALACE...   compare every palace with the original, write to it, and find what was written
+    judge.py exact PALACE DUMP           let mempalace's sqlite_exact backend read the palace, compare with a dump of
+                                         the palace it was made from, write to a copy, and find everything
+    judge.py make-exact PALACE           let mempalace make a sqlite_exact palace; print it as a dump
     judge.py mempalace PALACE            let mempalace read the palace and compare with what chromadb reads
 
 Each command prints one JSON object and exits 0, or names the difference on standard error and exits 1. chromadb writes
@@ -46,6 +49,12 @@ ADD_RECORDS_MAX = 500
 
 # A collection that never held a record has no dimension yet; the first add chooses it.
 DIMENSION_WHEN_EMPTY = 8
+
+
+# What mempalace 3.11 has chromadb make a collection with.
+MEMPALACE_METADATA = typed_metadata(
+    {"hnsw:space": "cosine", "hnsw:num_threads": 1, "hnsw:batch_size": 100, "hnsw:sync_threshold": 1000}
+)
 
 
 class Difference(Exception):
@@ -93,11 +102,13 @@ def dump(palace):
 # compare
 
 
-def compare(before, after, ulps=0, any_order=False, arrays=True):
+def compare(before, after, ulps=0, any_order=False, any_document=False, arrays=True):
     """Compare two dumps; return how much was compared."""
     ours, theirs = by_name(before), by_name(after)
     if not arrays:
         ours = without_arrays(ours)
+    if any_document:
+        ours, theirs = never_none(ours), never_none(theirs)
     if any_order:
         ours, theirs = in_order_of_ids(ours), in_order_of_ids(theirs)
     require(ours.keys() == theirs.keys(), f"collections {sorted(ours)} against {sorted(theirs)}")
@@ -128,6 +139,18 @@ def in_order_of_ids(collections):
     return {name: {**collection, **sorted_columns(collection)} for name, collection in collections.items()}
 
 
+def never_none(collections):
+    """Take a missing document for an empty one and missing metadata for none, as a sqlite_exact store does."""
+    return {
+        name: {
+            **collection,
+            "documents": [document or "" for document in collection["documents"]],
+            "metadatas": [metadata or {} for metadata in collection["metadatas"]],
+        }
+        for name, collection in collections.items()
+    }
+
+
 def sorted_columns(collection):
     fields = ("ids", *RECORD_FIELDS)
     rows = sorted(zip(*(collection[field] for field in fields)), key=lambda row: row[0])
@@ -141,6 +164,8 @@ def compare_collection(name, ours, theirs, ulps):
         compare_value(f"{name}: {id!r}: document", ours["documents"][position], theirs["documents"][position])
         compare_metadata(f"{name}: {id!r}", ours["metadatas"][position], theirs["metadatas"][position])
         compare_embedding(f"{name}: {id!r}", ours["embeddings"][position], theirs["embeddings"][position], ulps)
+    if not ours["queries"]:
+        return
     require(len(ours["queries"]) == len(theirs["queries"]), f"{name}: a different number of queries")
     for number, (query, answer) in enumerate(zip(ours["queries"], theirs["queries"])):
         compare_answers(f"{name}: query {number}", query, answer, ulps)
@@ -438,6 +463,138 @@ def make_small_changes(palace):
     return changes
 
 
+# mempalace's sqlite_exact
+
+
+def judge_exact(palace, dump_before):
+    """Let mempalace read a copy through its sqlite_exact backend, write to it, and read it again."""
+    before = never_none(by_name(dump_before))
+    with copy_of(palace) as copy, tempfile.TemporaryDirectory() as home:
+        isolate_mempalace(home)
+        seen = in_new_process(read_exact, copy)
+        require(set(before) == set(seen), f"collections {sorted(before)} against {sorted(seen)}")
+        for name, collection in before.items():
+            require("collection" not in seen[name], f"{name}: {seen[name]}")
+            compare_records(f"exact: {name}", collection, seen[name], 0)
+        written = in_new_process(write_exact, copy)
+        again = in_new_process(read_exact, copy)
+        for name, gone in written.items():
+            kept = [id for id in before[name]["ids"] if id not in gone]
+            compare_ids(f"exact: {name}: after writes", kept + ["judge-0", "judge-1"], again[name]["ids"])
+        check_exact_database(copy)
+    return {"records": sum(len(collection["ids"]) for collection in seen.values())}
+
+
+def compare_records(what, ours, theirs, ulps):
+    compare_ids(what, ours["ids"], theirs["ids"])
+    for position, id in enumerate(ours["ids"]):
+        compare_value(f"{what}: {id!r}: document", ours["documents"][position], theirs["documents"][position])
+        compare_metadata(f"{what}: {id!r}", ours["metadatas"][position], theirs["metadatas"][position])
+        compare_embedding(f"{what}: {id!r}", ours["embeddings"][position], theirs["embeddings"][position], ulps)
+
+
+def exact_collections(palace, backend, read_only):
+    from mempalace.backends.base import PalaceRef
+
+    with contextlib.closing(sqlite3.connect(f"file:{palace}/sqlite_exact.sqlite3?mode=ro", uri=True)) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM collections ORDER BY id")]
+    reference = PalaceRef(id=str(palace), local_path=str(palace))
+    for name in names:
+        yield name, backend.get_collection(
+            palace=reference, collection_name=name, create=False, options={"read_only": read_only}
+        )
+
+
+def read_exact(palace):
+    """Read every collection read-only, and find every record again: by its vector and by a word of its document."""
+    from mempalace.backends.sqlite_exact import SQLiteExactBackend
+
+    backend, seen = SQLiteExactBackend(), {}
+    for name, collection in exact_collections(palace, backend, True):
+        found = read_pages(collection)
+        require(collection.count() == len(found["ids"]), f"exact: {name}: count() differs from get()")
+        for id, document, embedding in zip(found["ids"], found["documents"], found["embeddings"]):
+            answer = collection.query(query_embeddings=[embedding], n_results=3)
+            # Others may point the same way.
+            is_near = id in answer.ids[0] or max(answer.distances[0]) < 1e-5
+            require(is_near, f"exact: {name}: {id!r} is not found by its vector")
+            words = re.findall(r"[A-Za-z0-9]{2,}", document)
+            if words:
+                hits = [hit.id for hit in collection.lexical_search(query=max(words, key=len), n_results=1000).hits]
+                require(id in hits, f"exact: {name}: {id!r} is not found by {max(words, key=len)!r}")
+        seen[name] = {**found, "embeddings": [float32_hex(embedding) for embedding in found["embeddings"]]}
+    backend.close()
+    return seen
+
+
+def write_exact(palace):
+    """Add, upsert, update and delete; return what was deleted of each collection."""
+    from mempalace.backends.sqlite_exact import SQLiteExactBackend
+
+    backend, written = SQLiteExactBackend(), {}
+    for name, collection in exact_collections(palace, backend, False):
+        present = collection.get(limit=4, include=["embeddings"])
+        dimension = len(present.embeddings[0]) if present.ids else DIMENSION_WHEN_EMPTY
+        fresh = [new_record(f"judge-{i}", dimension) for i in range(2)]
+        for verb, record in ((collection.add, fresh[0]), (collection.upsert, fresh[1])):
+            verb(**columns([record]))
+        gone = []
+        if len(present.ids) == 4:
+            collection.update(ids=present.ids[:1], metadatas=[{"wing": "judged"}])
+            collection.upsert(**columns([new_record(present.ids[1], dimension)]))
+            collection.delete(ids=present.ids[2:4])
+            gone = present.ids[2:4]
+        for record in fresh:
+            answer = collection.query(query_embeddings=[record["embedding"]], n_results=1)
+            require(answer.ids[0] == [record["id"]], f"exact: {name}: {record['id']!r} was written and is not found")
+        require(collection.lexical_search(query="quixotic").hits, f"exact: {name}: nothing new is found by its words")
+        written[name] = gone
+    backend.close()
+    return written
+
+
+def columns(records):
+    fields = {"ids": "id", "documents": "document", "metadatas": "metadata", "embeddings": "embedding"}
+    return {plural: [record[field] for record in records] for plural, field in fields.items()}
+
+
+def check_exact_database(palace):
+    with contextlib.closing(sqlite3.connect(palace / "sqlite_exact.sqlite3")) as database:
+        compare_value("PRAGMA integrity_check", ["ok"], [row[0] for row in database.execute("PRAGMA integrity_check")])
+
+
+def make_exact(palace):
+    """Make a palace through mempalace's backend, with updates and deletions, and return it as a dump."""
+    with tempfile.TemporaryDirectory() as home:
+        isolate_mempalace(home)
+        return in_new_process(make_exact_palace, palace)
+
+
+def make_exact_palace(palace):
+    from mempalace.backends.base import PalaceRef
+    from mempalace.backends.sqlite_exact import SQLiteExactBackend
+
+    backend, reference = SQLiteExactBackend(), PalaceRef(id=str(palace), local_path=str(palace))
+    dumped = []
+    for name, count, dimension in (("mempalace_drawers", 120, 16), ("mempalace_closets", 9, 5)):
+        collection = backend.get_collection(palace=reference, collection_name=name, create=True)
+        records = [new_record(f"{name}-{i}", dimension) for i in range(count)]
+        for number, record in enumerate(records):
+            record["document"] = f"what drawer {number} of {name} holds"
+            wing = f"wing{number % 3}"
+            record["metadata"] = {"wing": wing, "number": number, "third": number / 3, "tags": ["a", "b"]}
+        collection.add(**columns(records))
+        collection.delete(ids=[records[3]["id"]])
+        collection.update(ids=[records[4]["id"]], metadatas=[{"wing": "moved"}])
+        collection.upsert(**columns([{**records[5], "document": "put there again", "metadata": {"truth": True}}]))
+        found = read_pages(collection)
+        found["embeddings"] = [float32_hex(embedding) for embedding in found["embeddings"]]
+        about = {"name": name, "count": len(found["ids"]), "metadata": MEMPALACE_METADATA, "queries": []}
+        dumped.append({**about, **found})
+    backend.close()
+    return {"collections": dumped}
+
+
 # mempalace
 
 
@@ -552,17 +709,21 @@ def read_dump(path):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("dump", "append", "exercise", "mempalace"):
+    for name in ("dump", "append", "exercise", "mempalace", "make-exact"):
         commands.add_parser(name).add_argument("palace", type=Path)
     mended = commands.add_parser("mended")
     mended.add_argument("original", type=Path)
     mended.add_argument("palaces", type=Path, nargs="+")
+    exact = commands.add_parser("exact")
+    exact.add_argument("palace", type=Path)
+    exact.add_argument("before", type=Path)
     comparison = commands.add_parser("compare")
     comparison.add_argument("a", type=Path)
     comparison.add_argument("b", type=Path)
     comparison.add_argument("--ulps", type=int, default=0, help="allowed difference per float32 (default: none)")
     comparison.add_argument("--any-order", action="store_true", help="ignore the order of the records")
     comparison.add_argument("--no-arrays", action="store_true", help="leave arrays in metadata out of the first dump")
+    comparison.add_argument("--any-document", action="store_true", help="take no document for an empty one")
     return parser.parse_args()
 
 
@@ -571,12 +732,15 @@ def main():
     try:
         if arguments.command == "compare":
             dumps = read_dump(arguments.a), read_dump(arguments.b)
-            verdict = compare(*dumps, arguments.ulps, arguments.any_order, not arguments.no_arrays)
+            leniency = arguments.any_order, arguments.any_document, not arguments.no_arrays
+            verdict = compare(*dumps, arguments.ulps, *leniency)
+        elif arguments.command == "exact":
+            verdict = judge_exact(arguments.palace, read_dump(arguments.before))
         elif arguments.command == "mended":
             verdict = judge_mended(arguments.original, arguments.palaces)
         else:
-            command = {"dump": dump, "append": append, "exercise": exercise, "mempalace": judge_mempalace}[arguments.command]
-            verdict = command(arguments.palace)
+            commands = {"dump": dump, "append": append, "exercise": exercise, "make-exact": make_exact}
+            verdict = commands.get(arguments.command, judge_mempalace)(arguments.palace)
     except Exception as error:  # whatever a client raises is a verdict on the palace
         raise SystemExit(f"judge.py {arguments.command}: {type(error).__name__}: {error}") from None
     json.dump(verdict, sys.stdout, indent=1)

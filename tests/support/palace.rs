@@ -7,6 +7,8 @@ mod catalogue;
 mod content;
 mod crossing;
 mod damage;
+mod exact;
+mod exchange;
 mod expected;
 mod ground;
 mod judge;
@@ -24,7 +26,9 @@ pub(crate) use catalogue::{Case, Class, Depth, GROUPS, Mend, class};
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use crossing::{Crossing, TARGETS, assert_refused, format_of, is_there, migrate, without_arrays};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
-pub(crate) use expected::assert_as_expected;
+pub(crate) use exact::{EXACT, Exact, add_in_log, exact_sql, make_exact};
+pub(crate) use exchange::{IMPORT, assert_nothing, body, export, import, refuses, with_lines};
+pub(crate) use expected::{assert_as_expected, records_as_expected};
 pub(crate) use ground::{Ground, Indexes, REBUILD, RECOVER, RESUME, kill, try_to_kill};
 pub(crate) use judge::Judge;
 pub(crate) use mount::Mount;
@@ -81,7 +85,8 @@ impl Arena {
         arena
     }
 
-    fn empty() -> Arena {
+    /// An arena without a palace.
+    pub(crate) fn empty() -> Arena {
         let root = tempfile::Builder::new().prefix("palacekeeper-").tempdir_in(fast_directory()).expect("a directory");
         for name in ["home", "tmp"] {
             std::fs::create_dir(root.path().join(name)).expect("a directory");

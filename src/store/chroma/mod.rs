@@ -63,7 +63,7 @@ pub use spare::copies;
 pub use step::{Step, Workshop};
 pub use survey::{Batch, Flaw, Limits, QueueBatch, Survey, Surveyed, Totals, survey};
 pub use unsound::{Part, Unsound};
-pub(crate) use vector::normalise;
+pub(crate) use vector::normalise_well;
 pub use vector::{Fault, Origin};
 pub use verify::{Expected, ExpectedCollection};
 

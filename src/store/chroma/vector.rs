@@ -127,3 +127,12 @@ pub(crate) fn normalise(vector: &[f32]) -> (Vec<f32>, f32) {
     let inverse = 1.0 / (length + 1e-30);
     (vector.iter().map(|value| value * inverse).collect(), length)
 }
+
+/// The same of a vector that comes back by that, but for its last bits; `None` where it does not: it is no number,
+/// endless, or so long or short that 32 bits cannot hold its length.
+pub(crate) fn normalise_well(vector: &[f32]) -> Option<(Vec<f32>, f32)> {
+    let (floats, length) = normalise(vector);
+    let largest = vector.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+    let is_back = |(float, value): (&f32, &f32)| (float * length - value).abs() <= 1e-5 * largest;
+    floats.iter().zip(vector).all(is_back).then_some((floats, length))
+}

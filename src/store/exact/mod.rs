@@ -9,7 +9,7 @@ mod write;
 
 pub use read::{Reader, TakenIn};
 pub use step::{Step, Workshop};
-pub use write::{fit, unheld};
+pub use write::{fit, fit_head};
 
 /// Name of the database in a palace.
 pub const DATABASE: &str = "sqlite_exact.sqlite3";
@@ -20,7 +20,7 @@ const SETTINGS: &str = "palacekeeper:collection:";
 
 /// MemPalace's own note, beside a store of chromadb's, of the models that made its vectors; a store without an index
 /// has it in `meta`.
-pub const EMBEDDER_NOTE: &str = "mempalace_embedder.json";
+const EMBEDDER_NOTE: &str = "mempalace_embedder.json";
 
 /// Beginning of the keys in `meta` that say which model made a collection's vectors.
 const MODEL: &str = "embedder_model:";

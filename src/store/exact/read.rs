@@ -1,13 +1,19 @@
 //! Reads a `sqlite_exact` store, without changing a byte of it or beside it.
 
+use super::step::model;
 use super::{DATABASE, MODEL, SETTINGS};
-use crate::store::chroma::{self, During, Error, Given, Intake, Loss, Space, normalise, prepare, take_copy};
+use crate::store::chroma::{self, During, Error, Given, Intake, Loss, Space, normalise_well, prepare, take_copy};
 use crate::store::json;
 use crate::store::record::{Embedding, Head, Record, Value};
 use crate::store::scratch::Scratch;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Rows, Statement};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
+
+/// What MemPalace did not make; it adds nothing of its own that is not named here.
+const STRANGERS: &str = "SELECT name FROM sqlite_master
+    WHERE name NOT IN ('meta', 'collections', 'documents', 'docs_fts') AND name NOT GLOB 'sqlite_*'
+        AND name NOT GLOB 'idx_documents_*' AND name NOT GLOB 'docs_fts_*' ORDER BY name";
 
 /// A store that is open for reading.
 pub struct Reader {
@@ -82,9 +88,34 @@ impl Reader {
         Ok(self.collections()?.into_iter().map(|one| one.head).collect())
     }
 
-    /// Which model made a collection's vectors, where that is written down.
-    pub fn model(&self, collection: &str) -> Result<Option<String>, Error> {
-        self.meta(MODEL, collection)
+    /// What is in the store besides its records and collections, and would be left behind; the directory `palace` may
+    /// have the note of models that belongs to a palace of chromadb's.
+    pub fn besides(&self, palace: &Path) -> Result<Vec<Loss>, Error> {
+        let names = |sql: &str| {
+            let mut query = self.connection.prepare(sql)?;
+            let names = query.query_map([], |row| row.get::<_, String>(0))?;
+            names.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let doing = "looking for what is nobody's";
+        let mut losses = Vec::new();
+        for name in names(STRANGERS).during(&self.path, doing)? {
+            losses.push(Loss::Stranger { name });
+        }
+        for key in names("SELECT key FROM meta ORDER BY key").during(&self.path, doing)? {
+            match key.strip_prefix(MODEL) {
+                Some(collection) => {
+                    let stored = self.meta(MODEL, collection)?.unwrap_or_default();
+                    if model(palace, collection).as_ref() != Some(&stored) {
+                        let set = format!("mempalace palace set-embedder --model {stored} writes it down again");
+                        let what = format!("the note that {stored} made the vectors ({set})");
+                        losses.push(Loss::Unheld { whose: collection.to_owned(), what });
+                    }
+                }
+                None if key == "fts5_available" || key.starts_with(SETTINGS) => {}
+                None => losses.push(Loss::Stranger { name: format!("meta.{key}") }),
+            }
+        }
+        Ok(losses)
     }
 
     fn meta(&self, prefix: &str, name: &str) -> Result<Option<String>, Error> {
@@ -198,28 +229,32 @@ fn head(name: String, dimension: Option<i64>, kept: Option<Json>) -> Head {
         });
         json!({ "index": index, "metadata": metadata })
     });
-    let (metadata, _) = json::metadata(&kept["metadata"].to_string(), &name);
+    let metadata = json::kept(&kept["metadata"]);
     let space = kept["index"]["space"].as_str().map_or(Space::Cosine, Space::named);
     Head { name, dimension, space, index: kept["index"].clone(), metadata }
 }
 
 fn found(row: &Row, owner: usize, head: &Head) -> rusqlite::Result<Found> {
-    let text =
-        |column| Ok::<_, rusqlite::Error>(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned());
-    let id = text(1)?;
-    let (metadata, losses) = json::metadata(&text(3)?, &id);
+    let text = |column| -> rusqlite::Result<_> {
+        let bytes = row.get_ref(column)?.as_bytes()?;
+        Ok((String::from_utf8_lossy(bytes).into_owned(), std::str::from_utf8(bytes).is_ok()))
+    };
+    let [(id, is_id), (document, is_document), (metadata, is_metadata)] = [text(1)?, text(2)?, text(3)?];
+    let (metadata, mut losses) = json::metadata(&metadata, &id);
+    if !(is_id && is_document && is_metadata) {
+        losses.push(Loss::Unheld { whose: id.clone(), what: "text that is not UTF-8".into() });
+    }
     let (chunks, rest) = row.get_ref(4)?.as_bytes().unwrap_or_default().as_chunks::<4>();
     let raw: Vec<f32> = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     let is_whole = rest.is_empty() && !raw.is_empty() && head.dimension.is_none_or(|n| n == raw.len() as i64);
-    let embedding = is_whole.then(|| match head.space {
-        Space::Cosine => {
-            let (floats, length) = normalise(&raw);
-            Embedding { floats, length }
-        }
-        Space::L2 | Space::InnerProduct => Embedding { floats: raw.clone(), length: 1.0 },
-    });
+    let given = match head.space {
+        _ if !is_whole => None,
+        Space::Cosine => normalise_well(&raw),
+        Space::L2 | Space::InnerProduct => Some((raw.clone(), 1.0)),
+    };
+    let embedding = given.map(|(floats, length)| Embedding { floats, length });
     let created_at = row.get_ref(5)?.as_str().ok().and_then(time);
-    let record = Record { id, document: Some(text(2)?), metadata, embedding, created_at };
+    let record = Record { id, document: Some(document), metadata, embedding, created_at };
     Ok(Found { given: Given { row: row.get(6)?, owner, record, losses }, raw })
 }
 

@@ -21,8 +21,7 @@ CREATE TABLE documents (
     FOREIGN KEY(collection_id) REFERENCES collections(id) ON DELETE CASCADE
 );
 CREATE INDEX idx_documents_collection ON documents(collection_id);
-CREATE INDEX idx_documents_coll_wing_room_hall ON documents(collection_id, wing, room, hall);
-CREATE INDEX idx_documents_coll_source_file
-    ON documents(collection_id, (json_extract(metadata_json, '$.source_file')));
+-- MemPalace adds two more indexes when it opens the palace for writing, over what json_extract makes of metadata. They
+-- are left to it: another SQLite writes some values (long floats, text with NUL) otherwise, and then finds them missing.
 CREATE VIRTUAL TABLE docs_fts USING fts5(collection_id UNINDEXED, doc_id UNINDEXED, document);
 INSERT INTO meta VALUES ('fts5_available', '1');

@@ -1,7 +1,7 @@
 //! Steps that build a `sqlite_exact` store, or read one, and the workshop they work in.
 
 use super::read::{Found, Reader, is_same};
-use super::write::{Writer, fit};
+use super::write::{Writer, fit, fit_head};
 use super::{DATABASE, EMBEDDER_NOTE};
 use crate::disk::{self, Disk};
 use crate::engine::Observed;
@@ -167,7 +167,8 @@ impl<'d> Workshop<'d> {
 }
 
 fn compare(source: &Emitter, reader: &Reader) -> Result<(), Error> {
-    if source.heads()? != reader.heads()? {
+    let heads: Vec<_> = source.heads()?.iter().map(|head| fit_head(head).0).collect();
+    if heads != reader.heads()? {
         return Err(Error::NotEqual("its collections differ".into()));
     }
     let mut query = reader.query()?;
@@ -229,8 +230,8 @@ impl Step {
     }
 }
 
-/// Which model made the vectors of a collection, by MemPalace's own note in the palace.
-fn model(palace: &Path, collection: &str) -> Option<String> {
+/// Which model made the vectors of a collection, by MemPalace's own note in a palace of chromadb's.
+pub(super) fn model(palace: &Path, collection: &str) -> Option<String> {
     let text = std::fs::read_to_string(palace.join(EMBEDDER_NOTE)).ok()?;
     let note: serde_json::Value = serde_json::from_str(&text).ok()?;
     note[collection]["model_name"].as_str().map(str::to_owned)

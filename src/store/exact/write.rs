@@ -29,7 +29,8 @@ impl Writer {
             for ((head, model), number) in heads.iter().zip(models).zip(1_i64..) {
                 let sql = "INSERT INTO collections (id, name, dimension, created_at) VALUES (?1, ?2, ?3, ?4)";
                 transaction.execute(sql, params![number, head.name, head.dimension, now])?;
-                let settings = json!({ "index": head.index, "metadata": json::object(&head.metadata) }).to_string();
+                let settings =
+                    json!({ "index": head.index, "metadata": json::object(&fit_head(head).0.metadata) }).to_string();
                 let rows = [(SETTINGS, Some(&settings)), (MODEL, model.as_ref())];
                 for (prefix, value) in rows.into_iter().filter_map(|(prefix, value)| Some((prefix, value?))) {
                     let key = format!("{prefix}{}", head.name);
@@ -110,20 +111,19 @@ pub fn fit(record: &Record) -> (Record, Vec<Loss>) {
         fitted.document = Some(String::new());
         losses.push(loss("that there is no document rather than an empty one".into()));
     }
-    fitted.metadata.retain(|key, value| {
-        let is_held = json::is_json(value);
-        if !is_held {
-            losses.push(loss(format!("the value of “{key}”")));
-        }
-        is_held
-    });
+    losses.extend(json::fit(&mut fitted.metadata, &record.id));
     (fitted, losses)
 }
 
-/// What a collection loses by being searched without its index.
-pub fn unheld(head: &Head) -> Option<Loss> {
-    let what = || format!("the distance {}: {DATABASE} always measures by cosine", head.space.name());
-    (head.space != Space::Cosine).then(|| Loss::Unheld { whose: head.name.clone(), what: what() })
+/// A collection without what the store has no place for, and what that is.
+pub fn fit_head(head: &Head) -> (Head, Vec<Loss>) {
+    let mut fitted = head.clone();
+    let mut losses = json::fit(&mut fitted.metadata, &head.name);
+    if head.space != Space::Cosine {
+        let what = format!("the distance {}: {DATABASE} always measures by cosine", head.space.name());
+        losses.push(Loss::Unheld { whose: head.name.clone(), what });
+    }
+    (fitted, losses)
 }
 
 /// `2026-11-25 23:04:49` as MemPalace writes it.

@@ -11,13 +11,18 @@ use std::path::Path;
 /// Insists on ids in the order of `get()`, documents, typed metadata and embeddings, all as the client returned them.
 #[track_caller]
 pub(crate) fn assert_as_expected(palace: &Path, version: &str) {
-    let content = Content::of(palace);
+    records_as_expected(&Content::of(palace).records, version);
+}
+
+/// The same of records that were read already. Where they have a document, and the client returned none, it is empty.
+#[track_caller]
+pub(crate) fn records_as_expected(content: &BTreeMap<String, Vec<Record>>, version: &str) {
     let recorded = recorded(version);
     let collections = recorded["collections"].as_array().expect("collections");
-    assert_eq!(collections.len(), content.records.len(), "{version}: number of collections");
+    assert_eq!(collections.len(), content.len(), "{version}: number of collections");
     for collection in collections {
         let name = collection["name"].as_str().expect("a name");
-        let mut records = content.records[name].clone();
+        let mut records = content[name].clone();
         if version.starts_with("0.4") {
             records.sort_by(|one, two| one.id.cmp(&two.id)); // that version lists records by id, not by age
         }
@@ -40,7 +45,8 @@ fn recorded(version: &str) -> Value {
 fn compare(record: &Record, collection: &Value, position: usize, version: &str, what: &str) {
     let field = |name: &str| &collection[name][position];
     assert_eq!(field("ids"), record.id.as_str(), "{what}");
-    assert_eq!(field("documents").as_str(), record.document.as_deref(), "{what}: {}: document", record.id);
+    let document = record.document.as_deref().filter(|text| !(text.is_empty() && field("documents").is_null()));
+    assert_eq!(field("documents").as_str(), document, "{what}: {}: document", record.id);
     assert_eq!(metadata(field("metadatas")), record.metadata, "{what}: {}: metadata", record.id);
     let wanted = floats(&unhex(field("embeddings").as_str().expect("an embedding")));
     let vector = record.vector.as_ref().unwrap_or_else(|| panic!("{what}: {}: no vector", record.id));

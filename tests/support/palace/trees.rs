@@ -91,6 +91,16 @@ impl Tree {
         assert!(difference.is_empty(), "{what}: {}", difference.join(", "));
     }
 
+    /// The same, but for some entries that may be new or touched.
+    #[track_caller]
+    pub(crate) fn assert_but_for(&self, now: &Tree, except: &[&str]) {
+        let but = |tree: &Tree| {
+            let kept = tree.0.iter().filter(|(path, _)| !except.iter().any(|name| *path == Path::new(name)));
+            Tree(kept.map(|(path, node)| (path.clone(), node.clone())).collect())
+        };
+        but(self).assert_untouched(&but(now), &format!("all but {except:?}"));
+    }
+
     /// What differs, in words.
     pub(crate) fn difference(&self, other: &Tree, is_same: impl Fn(&Node, &Node) -> bool) -> Vec<String> {
         let mut found = Vec::new();
