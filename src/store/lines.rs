@@ -106,7 +106,9 @@ struct CollectionLine {
     collection: String,
     dimension: Option<i64>,
     space: String,
+    #[serde(default)]
     index: Json,
+    #[serde(default)]
     metadata: Json,
 }
 
