@@ -364,7 +364,10 @@ impl<'i> Reader<'i> {
         let (id, document, created_at) = (line.id, line.document, line.created_at);
         let metadata = self.metadata(&line.metadata)?;
         let taken = self.intake.record(owner, &Record { id: id.clone(), document, metadata, embedding, created_at });
-        taken.map_err(|error| self.wrong(format!("{id}: {error}")))?;
+        taken.map_err(|error| match error.is_refusal() {
+            true => self.wrong(format!("{id}: {error}")),
+            false => Error::Store(error),
+        })?;
         self.summary.records += 1;
         Ok(())
     }

@@ -103,6 +103,15 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the database refused what it was given, rather than failed: the same id again, say.
+    pub(crate) fn is_refusal(&self) -> bool {
+        use rusqlite::ErrorCode::ConstraintViolation;
+        matches!(self, Error::Sqlite { source: rusqlite::Error::SqliteFailure(failure, _), .. }
+            if failure.code == ConstraintViolation)
+    }
+}
+
 /// Attaches to an SQLite error where it happened.
 pub(crate) trait During<T> {
     fn during(self, path: &std::path::Path, doing: &'static str) -> Result<T, Error>;
