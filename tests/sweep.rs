@@ -201,9 +201,10 @@ fn usual_choice_takes_what_is_young_or_new() {
     for number in [1, 3, 4] {
         age(&arena.keep().join(format!("000{number}-rebuild/journal")), 31 * 24 * 60 * 60);
     }
-    arena.run(&["sweep"]).expect(0).says("run palacekeeper sweep 1");
+    let command = format!("palacekeeper --palace '{}' sweep 1", arena.palace().display());
+    arena.run(&["sweep"]).expect(0).says(&format!("run {command}"));
     let plan = arena.run(&["sweep", "--json"]).expect(0).json();
-    assert_eq!(plan["suggestion"], "palacekeeper sweep 1", "2 is too young, 3 and 4 are too new: {plan}");
+    assert_eq!(plan["suggestion"], command.as_str(), "2 is too young, 3 and 4 are too new: {plan}");
     assert_eq!(plan["removed"], false, "{plan}");
     arena.run(&["sweep", "--older-than", "30", "--yes"]).expect(0).says("3 of 4 folders removed");
     assert!(arena.keep().join("0002-rebuild").is_dir(), "it is younger");

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The palace; without this, the one MemPalace itself would use
-    #[arg(long, global = true, value_name = "DIR", env = "MEMPALACE_PALACE_PATH")]
+    /// The palace; without this, the one MemPalace itself would use (MEMPALACE_PALACE_PATH, its config file)
+    #[arg(long, global = true, value_name = "DIR")]
     palace: Option<PathBuf>,
     /// Print one JSON object on stdout
     #[arg(long, global = true, action = ArgAction::SetTrue)]
@@ -244,7 +244,11 @@ impl Args {
 
     /// The palace: as named here, else as MemPalace 3.11 finds it, by its environment, its config file or its default.
     pub(super) fn palace(&self) -> PathBuf {
-        let aliases = || ["MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"].into_iter().find_map(mempalace::variable);
+        let aliases = || {
+            ["MEMPALACE_PALACE_PATH", "MEMPALACE_PALACE", "MEMPAL_PALACE_PATH"]
+                .into_iter()
+                .find_map(mempalace::variable)
+        };
         let named = self.palace.clone().filter(|path| !path.as_os_str().is_empty());
         let named = named.or_else(|| aliases().map(PathBuf::from));
         named.or_else(mempalace::configured_palace).unwrap_or_else(|| mempalace::config_directory().join("palace"))

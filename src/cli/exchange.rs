@@ -1,11 +1,12 @@
 //! `export` and `import`.
 
-use super::args::{ExportArgs, ImportArgs};
+use super::args::{ExportArgs, GoArgs, ImportArgs};
 use super::progress::Progress;
 use super::report::Report;
 use super::{Exit, go_ahead, may_ask, means, recover_first};
 use crate::disk::{Disk, RealDisk};
-use crate::keeper::{self, Error, Keeper, Target};
+use crate::keeper::{self, Error, Keeper, Means, Target};
+use crate::store::chroma::Format;
 use crate::store::lines;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -48,7 +49,12 @@ fn export_to(export: keeper::Export, path: &Path, watch: &mut dyn FnMut()) -> Re
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let in_the_way = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", part.display()));
+    let in_the_way = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("{}: {error}; if an export was cut short there, remove it", part.display()),
+        )
+    };
     let file = File::create_new(&part).map_err(|error| Error::from(lines::Error::from(in_the_way(error))))?;
     let mut output = BufWriter::with_capacity(BUFFER_BYTES, file);
     let written = export.write(&mut output, watch).and_then(|summary| {
@@ -75,21 +81,38 @@ pub(super) fn import(palace: &Path, args: &ImportArgs, report: &Report) -> Resul
     }
     let means = means(palace, &args.go)?;
     let mut input = open(args.from.as_deref())?;
-    let is_willing = args.go.yes || args.go.plan || may_ask(report);
-    if !is_willing {
-        return Ok(Exit::Usage);
-    }
-    let mut keeper = Keeper::lock_empty(palace)?;
-    recover_first(&mut keeper, report)?;
-    let reading = Progress::reading(report);
-    let proposal = keeper.propose_import(&mut input, to, means, &mut || reading.record());
-    reading.finish();
-    let proposal = proposal?;
     if args.go.plan {
-        report.proposal(&proposal);
+        let reading = Progress::reading(report);
+        let proposal = keeper::propose_import(palace, &mut input, to, means, &mut || reading.record());
+        reading.finish();
+        report.proposal(&proposal?);
         return Ok(Exit::Done);
     }
-    go_ahead(&mut keeper, proposal, &args.go, None, report)
+    if !args.go.yes && !may_ask(report) {
+        return Ok(Exit::Usage);
+    }
+    let is_made = !palace.exists();
+    let mut keeper = Keeper::lock_empty(palace)?;
+    let imported = import_to(&mut keeper, &mut input, to, means, &args.go, report);
+    if is_made && !matches!(imported, Ok(Exit::Done)) {
+        keeper.leave_empty()?;
+    }
+    imported
+}
+
+fn import_to(
+    keeper: &mut Keeper,
+    input: &mut dyn BufRead,
+    to: &'static Format,
+    means: Means,
+    args: &GoArgs,
+    report: &Report,
+) -> Result<Exit, Error> {
+    recover_first(keeper, report)?;
+    let reading = Progress::reading(report);
+    let proposal = keeper.propose_import(input, to, means, &mut || reading.record());
+    reading.finish();
+    go_ahead(keeper, proposal?, args, None, report)
 }
 
 fn open(path: Option<&Path>) -> Result<Box<dyn BufRead>, Error> {

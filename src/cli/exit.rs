@@ -45,7 +45,9 @@ impl Exit {
                 Exit::Refused
             }
             Error::TwoInterrupted { .. } | Error::Unclear { .. } | Error::TwoStores { .. } => Exit::Refused,
-            Error::NoOperation { .. } | Error::Exact { .. } | Error::HasStore { .. } => Exit::Usage,
+            Error::NoOperation { .. } | Error::Exact { .. } | Error::InKeep { .. } | Error::HasStore { .. } => {
+                Exit::Usage
+            }
             Error::Lines(error) => of_lines(error),
             Error::NotAsSent { .. } => Exit::Damage,
             Error::ChangedMeanwhile { .. } => Exit::InUse,

@@ -59,7 +59,7 @@ fn kind(format: &str) -> String {
     if format.starts_with(|first: char| first.is_ascii_digit()) {
         format!("chromadb {format}")
     } else {
-        format.to_owned()
+        format.replace("exact", "sqlite_exact")
     }
 }
 

@@ -345,6 +345,7 @@ fn ended_text(ended: &Ended) -> String {
         bytes => format!(" {bytes} bytes of an unfinished record were dropped from its journal."),
     };
     let what = match ended.outcome {
+        Outcome::Completed if ended.title == "import" => "is completed. Its journal is in",
         Outcome::Completed => "is completed. What it replaced is kept in",
         Outcome::RolledBack => "is rolled back: the palace is as it was. Its journal is in",
     };

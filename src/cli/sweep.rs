@@ -7,7 +7,7 @@ use super::{Exit, agrees, may_ask};
 use crate::keeper::{self, Candidate, Choice, Consent, Error, Hold, Sweeper, USUAL_DAYS, USUAL_NEWEST};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is said of a sweep.
 struct Told<'t> {
@@ -28,7 +28,7 @@ pub(super) fn sweep(palace: PathBuf, args: &SweepArgs, report: &Report) -> Resul
     let (choice, consent) = (choice(&args.gone), consent(args));
     if args.plan || choice == Choice::Usual {
         let candidates = keeper::plan_sweep(&palace, &choice, consent)?;
-        let suggestion = (choice == Choice::Usual).then(|| suggestion(&candidates));
+        let suggestion = (choice == Choice::Usual).then(|| suggestion(&palace, &candidates));
         Told { candidates: &candidates, tense: Tense::Would, suggestion }.tell(report);
         return Ok(exit(&choice, &candidates));
     }
@@ -82,10 +82,12 @@ fn exit(choice: &Choice, candidates: &[Candidate]) -> Exit {
     }
 }
 
-fn suggestion(candidates: &[Candidate]) -> Option<String> {
+/// The whole command, with the palace it is about: whoever pastes it must not sweep another one.
+fn suggestion(palace: &Path, candidates: &[Candidate]) -> Option<String> {
+    let palace = palace.display().to_string().replace('\'', r"'\''");
     let numbers: Vec<_> =
         candidates.iter().filter(|one| one.goes()).map(|one| one.operation.number.to_string()).collect();
-    (!numbers.is_empty()).then(|| format!("palacekeeper sweep {}", numbers.join(" ")))
+    (!numbers.is_empty()).then(|| format!("palacekeeper --palace '{palace}' sweep {}", numbers.join(" ")))
 }
 
 fn question(candidates: &[Candidate]) -> String {

@@ -200,6 +200,16 @@ pub enum Error {
         /// Its database.
         database: &'static str,
     },
+    /// What is named as a palace belongs to the operations on another one.
+    #[error(
+        "{} lies in a keep of palacekeeper's, and what is there belongs to its operations; name the palace itself, or \
+         copy it out first. Nothing was touched",
+        palace.display()
+    )]
+    InKeep {
+        /// What was named.
+        palace: PathBuf,
+    },
     /// The palace has two stores.
     #[error(
         "{} holds both {} and {}, and MemPalace opens no such palace. Which of them is the palace's own, palacekeeper \

@@ -2,6 +2,7 @@
 
 use super::propose::{Desk, Gathered, reading};
 use super::{Error, Keeper, Kind, Means, Proposal, resolve};
+use crate::disk::{Disk, RealDisk};
 use crate::engine::{Contents, Enclosure};
 use crate::ops::{Step, names, rebuild};
 use crate::store::chroma::check::{self, Depth};
@@ -141,15 +142,25 @@ fn desk<'d>(palace: &'d Path, scratch: &'d Path) -> Desk<'d> {
 impl Keeper {
     /// Opens a directory that has no store, to import one; it is made where there is none.
     pub fn lock_empty(palace: &Path) -> Result<Keeper, Error> {
+        if let Err(moved @ Error::MovedAway { .. }) = resolve(palace) {
+            return Err(moved);
+        }
         if !palace.exists() {
-            let disk = crate::disk::RealDisk::new();
-            crate::disk::Disk::create_dir(&disk, &std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned()))?;
+            let absolute = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
+            RealDisk::new().create_dir(&absolute)?;
         }
         let palace = resolve(palace)?;
-        match Kind::of(&palace)? {
-            Some(kind) => Err(Error::HasStore { palace, database: kind.database() }),
-            None => Keeper::lock_directory(palace),
+        insist_on_no_store(&palace)?;
+        Keeper::lock_directory(palace)
+    }
+
+    /// Removes the directory that was made for an import which came to nothing.
+    pub fn leave_empty(self) -> Result<(), Error> {
+        let disk = RealDisk::new();
+        if self.keep.interrupted(&disk)?.is_none() && disk.list(&self.palace)?.is_empty() {
+            disk.remove(&self.palace)?;
         }
+        Ok(())
     }
 
     /// Reads lines to their end, and plans a palace of them. They are kept in the keep until the import has ended.
@@ -161,11 +172,45 @@ impl Keeper {
         watch: &mut dyn FnMut(),
     ) -> Result<Proposal, Error> {
         let Means { limits, annex } = means.into();
-        let desk = self.desk(annex);
-        Kind::insist_on_no_stray(desk.palace)?;
-        let scratch = Scratch::below(desk.scratch, desk.palace)?;
+        self.desk(annex).import(input, to, limits, watch)
+    }
+}
+
+/// Plans an import without a lock and without writing anything, the keep and the palace's directory included.
+pub fn propose_import(
+    palace: &Path,
+    input: &mut dyn BufRead,
+    to: &'static Format,
+    means: impl Into<Means>,
+    watch: &mut dyn FnMut(),
+) -> Result<Proposal, Error> {
+    let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
+    let there = palace.ancestors().find(|directory| directory.is_dir()).unwrap_or(&palace);
+    let Means { limits, annex } = means.into();
+    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: there, annex }.import(input, to, limits, watch)
+}
+
+fn insist_on_no_store(palace: &Path) -> Result<(), Error> {
+    match Kind::of(palace)? {
+        Some(kind) => Err(Error::HasStore { palace: palace.to_owned(), database: kind.database() }),
+        None => Ok(()),
+    }
+}
+
+impl Desk<'_> {
+    fn import(
+        &self,
+        input: &mut dyn BufRead,
+        to: &'static Format,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal, Error> {
+        // Looked at again behind the lock: somebody may have been faster, or a recovery has brought a store.
+        insist_on_no_store(self.palace)?;
+        Kind::insist_on_no_stray(self.palace)?;
+        let scratch = Scratch::below(self.scratch, self.palace)?;
         let (spool, bytes) = scratch.spool(names::INPUT, input)?;
-        let taken = Scratch::below(desk.scratch, desk.palace)?; // nobody needs it when the operation runs
+        let taken = Scratch::below(self.scratch, self.palace)?; // nobody needs it when the operation runs
         let mut intake = Intake::create(&taken.path().join(DATABASE))?;
         let file = File::open(&spool).map_err(|source| chroma::Error::Scratch { path: spool.clone(), source })?;
         let summary = lines::read(&mut BufReader::new(file), &mut intake, watch)?;
@@ -173,11 +218,11 @@ impl Keeper {
         let step = Step::Lines(lines::Step::TakeIn { records: summary.records, bytes });
         let mut unheld = Vec::new();
         let (mut planned, found) =
-            desk.plan_of_intake(taken.path(), step, (to, limits), rebuild::Replaced::Nothing, &mut unheld)?;
+            self.plan_of_intake(taken.path(), step, (to, limits), rebuild::Replaced::Nothing, &mut unheld)?;
         prove(&summary, &found, unheld.is_empty())?;
         planned.losses.extend(unheld);
         planned.bytes_needed += bytes;
-        let proposal = desk.proposal("import", "an export".to_owned(), planned, &found, Gathered::default())?;
+        let proposal = self.proposal("import", "an export".to_owned(), planned, &found, Gathered::default())?;
         let enclosure = Enclosure { name: names::INPUT, contents: Contents::Moved(spool) };
         Ok(Proposal { enclosed: Some((enclosure, scratch)), ..proposal })
     }

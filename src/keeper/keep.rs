@@ -124,7 +124,7 @@ impl Keep {
             let path = self.path.join(&name);
             let is_directory = disk.stat(&path)?.is_some_and(|stat| stat.kind == Kind::Directory);
             match number(&name) {
-                Some(number) if is_directory && disk.stat(&path.join(JOURNAL))?.is_some() => {
+                Some(number) if is_directory && is_file(disk, &path.join(JOURNAL))? => {
                     folders.push(Folder { number, path });
                 }
                 _ if name == LOCK || name == LAST || is_temporary(&name) => {}
@@ -213,6 +213,20 @@ fn mount(path: &Path) -> Option<u64> {
 fn is_temporary(name: &OsStr) -> bool {
     let begins = |with: &str| name.to_str().is_some_and(|name| name.starts_with(with));
     name == UNBORN || name == NEW_LAST || begins(SCRATCH) || begins(SWEPT)
+}
+
+/// A journal that is a pipe would be waited for without end.
+fn is_file(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    Ok(disk.stat(path)?.is_some_and(|stat| stat.kind == Kind::File))
+}
+
+/// Whether a path is a keep, or lies in one: what is there belongs to operations.
+pub(super) fn is_in_keep(path: &Path) -> bool {
+    let is_keep = |directory: &Path| {
+        let is_named = directory.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".keep"));
+        is_named && directory.join(LOCK).is_file()
+    };
+    path.ancestors().any(is_keep)
 }
 
 /// The number in a folder's name, `0007-rebuild`.

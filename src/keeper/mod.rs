@@ -23,7 +23,7 @@ mod view;
 pub use account::Account;
 pub use error::Error;
 pub(crate) use error::left_behind;
-pub use exchange::{Export, export};
+pub use exchange::{Export, export, propose_import};
 pub use hold::Hold;
 pub use kind::Kind;
 pub use means::{Means, Outside, Unusable};
@@ -113,9 +113,15 @@ impl Keeper {
     }
 
     fn lock_directory(palace: PathBuf) -> Result<Keeper, Error> {
+        if keep::is_in_keep(&palace) {
+            return Err(Error::InKeep { palace });
+        }
         let disk = RealDisk::new();
         let keep = match Keep::find(&disk, &palace)? {
-            Some(keep) => keep,
+            Some(keep) => {
+                keep.folders(&disk)?; // a keep that holds strangers is not even locked
+                keep
+            }
             None => Keep::create(&disk, &palace)?,
         };
         let locks = neighbours::shut_out(&disk, &palace, &keep)?;

@@ -73,11 +73,14 @@ pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Che
         let evidence = format!("{} ({})", operation.folder.display(), operation.title);
         Finding::new(Code::OperationInterrupted, "the keep", evidence)
     });
-    let mut checked = match Kind::insist_on_chroma(&palace) {
-        // A migration that was cut short between its two last renames: nothing else is to be said of it.
-        Err(Error::TwoStores { .. }) if interrupted.is_some() => Checked { format: None, findings: Vec::new() },
-        is_chroma => {
-            is_chroma?;
+    let mut checked = match Kind::of(&palace) {
+        // Of an import that was cut short, or of a migration between its last two renames, nothing else is to be said.
+        Err(Error::TwoStores { .. }) | Ok(None) if interrupted.is_some() => {
+            Checked { format: None, findings: Vec::new() }
+        }
+        kind => {
+            kind?;
+            Kind::insist_on_chroma(&palace)?;
             check::check(&palace, &std::env::temp_dir(), depth, watch)?
         }
     };

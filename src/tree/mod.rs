@@ -145,6 +145,16 @@ impl Roots<'_> {
         }
     }
 
+    /// The same for whoever is going to build there: without its marker an annex is nobody's.
+    pub fn check_annex_for_building(&self) -> Result<(), Error> {
+        self.check_annex()?;
+        let Some(annex) = &self.annex else { return Ok(()) };
+        match annex.look(self)? {
+            annex::State::Bare => Err(Error::NotOurs { path: annex.path()? }),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes durable whatever a killed process left in the page cache of the annex's file system (invariant I5); the
     /// keep's is the engine's to see to.
     pub fn settle_annex(&self) -> Result<(), Error> {
