@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use support::palace::{
-    Arena, Call, Content, Ground, Indexes, Point, RECOVER, RESUME, Random, Scene, Strace, Sweep, calls_of, is_wanted,
-    kill, sample, say, store_inodes, without_arrays,
+    Arena, Call, Content, Ground, Indexes, Mount, Point, RECOVER, RESUME, Random, Scene, Strace, Sweep, Tree, calls_of,
+    is_wanted, kill, sample, say, store_inodes, without_arrays,
 };
 
 const BACK: [&str; 7] = ["migrate", "--to", "chroma-0.6", "--yes", "--accept-loss", "--batch-bytes", "100000"];
@@ -43,6 +44,45 @@ fn kill_in_a_migration_leaves_neither_the_old_palace_nor_the_new() {
         });
     }
     sweep.report("kills in a migration");
+}
+
+/// The same where the new store is built on another file system, and brought over.
+#[test]
+fn kill_in_a_migration_between_two_file_systems_leaves_neither_the_old_palace_nor_the_new() {
+    if !Strace::is_here("kills in a migration between two file systems") {
+        return;
+    }
+    let Some(far) = Mount::tmpfs("256m", "kills in a migration between two file systems") else { return };
+    let (sweep, number) = (Sweep::new("migrate_kill", "kill_in_a_migration_between_two"), AtomicUsize::new(0));
+    for (version, arguments) in [("1.5.9", &BACK[..]), ("0.6.3", &FORTH[..])] {
+        let building_in = |directory: &Path| -> Vec<String> {
+            let staging = ["--staging", directory.to_str().expect("a path of a test is text")];
+            arguments.iter().chain(&staging).map(|word| word.to_string()).collect()
+        };
+        let ground = Ground::new(Arena::new(version), Indexes::Migrated);
+        let calls = points(&ground, &words(&building_in(far.path())));
+        let commit = calls.iter().position(|point| point.call == "linkat").expect("the old database is linked aside");
+        let (before, after) = calls.split_at(commit);
+        let mut random = Random::seeded();
+        let wanted = [sample(before, 12, &mut random), sample(after, 8, &mut random)].concat();
+        sweep.share(wanted, |point| {
+            sweep.attempt(&[&point], || {
+                let arena = ground.fork();
+                let directory = far.path().join(number.fetch_add(1, Ordering::Relaxed).to_string());
+                fs::create_dir(&directory).expect("there is room");
+                kill(&arena, &words(&building_in(&directory)), &point);
+                ground.assert_complete(&arena);
+                let ending = ground.assert_recovers(&arena);
+                assert_eq!(Tree::of(&directory).top(), [].into(), "{}: what was built elsewhere", directory.display());
+                ending
+            });
+        });
+    }
+    sweep.report("kills in a migration between two file systems");
+}
+
+fn words(command: &[String]) -> Vec<&str> {
+    command.iter().map(String::as_str).collect()
 }
 
 #[test]
