@@ -274,8 +274,8 @@ def exercise(palace):
 def compare_again(after, copy, ulps):
     """Open the palace again and find the same.
 
-    chromadb puts the writes that wait into its index anew, with levels drawn by lot, each time it loads it; now and then
-    the graph does not lead to one of them. Records must always be the same, and answers in one of three loads.
+    chromadb puts the writes that wait into its index anew, with levels drawn by lot, each time it loads it; now and
+    then the graph does not lead to one of them. Records must always be the same, and answers in one of three loads.
     """
     for is_last in (False, False, True):
         try:
