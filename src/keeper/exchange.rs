@@ -1,14 +1,12 @@
 //! Palaces as text: out of any store, and into a directory that has none.
 
 use super::propose::{Desk, Gathered, reading};
-use super::{Error, Keeper, Kind, Means, Proposal, resolve};
+use super::{Error, Keeper, Kind, Means, Proposal, neighbours, resolve};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::{Contents, Enclosure};
 use crate::ops::{Step, names, rebuild};
 use crate::store::chroma::check::{self, Depth};
-use crate::store::chroma::{
-    self, Amendment, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Source, Survey, Waiting, survey,
-};
+use crate::store::chroma::{self, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Survey};
 use crate::store::exact::{Reader, TakenIn};
 use crate::store::lines::{self, Summary};
 use crate::store::scratch::Scratch;
@@ -50,14 +48,8 @@ pub fn export(palace: &Path, watch: &mut dyn FnMut()) -> Result<Export, Error> {
             (directory.path().to_owned(), losses, Some(directory), Preparation::default())
         }
     };
-    let mut source = Source::open(&directory, &scratch, &preparation)?;
-    let mut found = survey(&source, Limits::default(), watch)?;
-    let waiting = Waiting::of(&found);
-    if !waiting.is_empty() {
-        preparation.amendments.push(Amendment::Apply(waiting));
-        source = Source::open(&directory, &scratch, &preparation)?;
-        found = survey(&source, Limits::default(), watch)?;
-    }
+    let desk = desk(&palace, &scratch);
+    let (source, found) = desk.read_applied(&directory, &mut preparation, Limits::default(), watch)?;
     losses.extend(found.losses.iter().cloned());
     let emitter = Emitter::new(source)?;
     let partial = unwritable(&emitter, &mut losses, watch)?;
@@ -115,22 +107,11 @@ impl Export {
 
 /// The files of a store, with length and time of change: enough to notice that somebody wrote to one.
 fn state(palace: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
-    let mut files = Vec::new();
-    let mut note = |path: PathBuf| {
-        if let Ok(metadata) =
-            fs::symlink_metadata(&path).and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
-        {
-            files.push((path, metadata.0, metadata.1));
-        }
+    let known = |path: PathBuf| {
+        let found = fs::symlink_metadata(&path).ok()?;
+        Some((path, found.len(), found.modified().ok()?))
     };
-    for entry in fs::read_dir(palace).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if Kind::ALL.iter().any(|kind| name.starts_with(kind.database())) {
-            note(entry.path());
-        } else if uuid::Uuid::parse_str(&name).is_ok() {
-            fs::read_dir(entry.path()).into_iter().flatten().flatten().for_each(|file| note(file.path()));
-        }
-    }
+    let mut files: Vec<_> = neighbours::store_paths(palace).into_iter().filter_map(known).collect();
     files.sort();
     files
 }

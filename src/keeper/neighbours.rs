@@ -107,22 +107,23 @@ pub(super) fn find_user_of(files: &HashMap<(u64, u64), PathBuf>) -> Option<Strin
     None
 }
 
-/// The database with its siblings and all files of all segments, by what they are rather than by name.
+/// The files of a store by what they are rather than by name.
 fn store_files(palace: &Path) -> HashMap<(u64, u64), PathBuf> {
-    let mut files = HashMap::new();
-    let mut note = |path: PathBuf| {
-        if let Ok(metadata) = fs::symlink_metadata(&path) {
-            files.insert((metadata.dev(), metadata.ino()), path);
-        }
-    };
+    let known = |path: PathBuf| fs::symlink_metadata(&path).ok().map(|found| ((found.dev(), found.ino()), path));
+    store_paths(palace).into_iter().filter_map(known).collect()
+}
+
+/// The database of a store, of either kind, with its siblings, and all files of all segments.
+pub(super) fn store_paths(palace: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
     for entry in fs::read_dir(palace).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_segment = name.to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok());
         if Kind::ALL.iter().any(|kind| name.as_bytes().starts_with(kind.database().as_bytes())) {
-            note(entry.path());
+            paths.push(entry.path());
         } else if is_segment {
-            fs::read_dir(entry.path()).into_iter().flatten().flatten().for_each(|file| note(file.path()));
+            paths.extend(fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|file| file.path()));
         }
     }
-    files
+    paths
 }

@@ -9,6 +9,7 @@ use crate::store::chroma::{
     self, Amendment, Emitter, Format, Limits, Loss, Preparation, Source, Survey, Waiting, survey,
 };
 use crate::store::exact::{self, Reader, TakenIn};
+use std::path::Path;
 
 /// What a palace can be migrated to.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +44,7 @@ impl Desk<'_> {
         Kind::insist_on_no_stray(self.palace)?;
         let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
         let mut preparation = reading(&self.preparation(&checked)?);
-        let mut source = Source::open(self.palace, self.scratch, &preparation)?;
-        let mut found = survey(&source, limits, watch)?;
-        let waiting = Waiting::of(&found);
-        if !waiting.is_empty() {
-            preparation.amendments.push(Amendment::Apply(waiting));
-            source = Source::open(self.palace, self.scratch, &preparation)?;
-            found = survey(&source, limits, watch)?;
-        }
+        let (source, found) = self.read_applied(self.palace, &mut preparation, limits, watch)?;
         files.look_at_segments(&RealDisk::new(), self.palace, &found)?;
         let format = source.format().name.clone();
         let mut planned = to_exact::plan(preparation.clone(), self.annex.clone(), &files, &found);
@@ -58,6 +52,26 @@ impl Desk<'_> {
         let gathered = gathered(&source, &found);
         planned.losses.extend(unheld(source, &found)?);
         self.proposal("migrate", format, planned, &found, gathered)
+    }
+
+    /// Reads a store for where there is no queue: what waits is applied to a copy first, and the preparation says so.
+    pub(super) fn read_applied(
+        &self,
+        directory: &Path,
+        preparation: &mut Preparation,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<(Source, Survey), Error> {
+        let source = Source::open(directory, self.scratch, preparation)?;
+        let found = survey(&source, limits, watch)?;
+        let waiting = Waiting::of(&found);
+        if waiting.is_empty() {
+            return Ok((source, found));
+        }
+        preparation.amendments.push(Amendment::Apply(waiting));
+        let source = Source::open(directory, self.scratch, preparation)?;
+        let found = survey(&source, limits, watch)?;
+        Ok((source, found))
     }
 
     /// The old store is made a database of chromadb's first, here for reading, and then by the operation's own step.
@@ -80,7 +94,7 @@ impl Desk<'_> {
     /// Plans a palace of what was taken in to `directory`; `step` is what takes it in again.
     pub(super) fn plan_of_intake(
         &self,
-        directory: &std::path::Path,
+        directory: &Path,
         step: Step,
         (to, limits): (&'static Format, Limits),
         replaced: rebuild::Replaced,
