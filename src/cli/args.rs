@@ -4,7 +4,7 @@ use super::report::{Format, Verbosity};
 use crate::keeper::{self, mempalace};
 use crate::store::chroma::check::Code;
 use crate::store::chroma::{Format as StoreFormat, Limits};
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Checks, repairs and recovers MemPalace palaces. A kill, a full disk or a power cut loses nothing.
@@ -87,9 +87,9 @@ pub(super) struct ImportArgs {
     /// The export; without it, stdin
     #[arg(value_name = "FILE")]
     pub(super) from: Option<PathBuf>,
-    /// The format of the new palace
-    #[arg(long, value_name = "FORMAT", default_value = "chroma-1.5")]
-    pub(super) to: Target,
+    /// The format of the new palace: chroma-1.5, chroma-1.0, chroma-0.6, chroma-0.5 or chroma-0.4
+    #[arg(long, value_name = "FORMAT", default_value = "chroma-1.5", value_parser = parse_format)]
+    pub(super) to: &'static StoreFormat,
     #[command(flatten)]
     pub(super) go: GoArgs,
 }
@@ -104,7 +104,7 @@ pub(super) struct MigrateArgs {
 }
 
 /// What a palace can be migrated to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Target {
     /// chromadb 1.5, which MemPalace 3.11 uses
     #[value(name = "chroma-1.5")]
@@ -124,6 +124,14 @@ pub(super) enum Target {
     /// MemPalace's sqlite_exact: one file, no index
     #[value(name = "exact")]
     Exact,
+}
+
+/// A format of chromadb's: an import makes no other store.
+fn parse_format(name: &str) -> Result<&'static StoreFormat, String> {
+    match <Target as ValueEnum>::from_str(name, false).map(keeper::Target::from) {
+        Ok(keeper::Target::Chroma(format)) => Ok(format),
+        _ => Err("an import makes palaces of chromadb's; migrate makes one of them sqlite_exact".into()),
+    }
 }
 
 impl From<Target> for keeper::Target {

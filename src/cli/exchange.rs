@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::report::Report;
 use super::{Exit, go_ahead, may_ask, means, recover_first};
 use crate::disk::{Disk, RealDisk};
-use crate::keeper::{self, Error, Keeper, Means, Target};
+use crate::keeper::{self, Error, Keeper, Means};
 use crate::store::chroma::Format;
 use crate::store::lines;
 use std::fs::{self, File};
@@ -70,10 +70,6 @@ fn export_to(export: keeper::Export, path: &Path, watch: &mut dyn FnMut()) -> Re
 }
 
 pub(super) fn import(palace: &Path, args: &ImportArgs, report: &Report) -> Result<Exit, Error> {
-    let Target::Chroma(to) = args.to.into() else {
-        report.refusal("import makes palaces of chromadb's; migrate makes one of them sqlite_exact", Exit::Usage);
-        return Ok(Exit::Usage);
-    };
     if args.from.is_none() && !args.go.yes && !args.go.plan {
         let why = "the lines come from stdin, so nobody can be asked: say --yes to go ahead. Nothing was touched";
         report.refusal(why, Exit::Usage);
@@ -83,7 +79,7 @@ pub(super) fn import(palace: &Path, args: &ImportArgs, report: &Report) -> Resul
     let mut input = open(args.from.as_deref())?;
     if args.go.plan {
         let reading = Progress::reading(report);
-        let proposal = keeper::propose_import(palace, &mut input, to, means, &mut || reading.record());
+        let proposal = keeper::propose_import(palace, &mut input, args.to, means, &mut || reading.record());
         reading.finish();
         report.proposal(&proposal?);
         return Ok(Exit::Done);
@@ -93,7 +89,7 @@ pub(super) fn import(palace: &Path, args: &ImportArgs, report: &Report) -> Resul
     }
     let is_made = !palace.exists();
     let mut keeper = Keeper::lock_empty(palace)?;
-    let imported = import_to(&mut keeper, &mut input, to, means, &args.go, report);
+    let imported = import_to(&mut keeper, &mut input, args.to, means, &args.go, report);
     if is_made && !matches!(imported, Ok(Exit::Done)) {
         keeper.leave_empty()?;
     }
