@@ -1,6 +1,6 @@
 //! The real disk: its verbs refuse what they must, and the first failure is the last.
 
-use palacekeeper::disk::{Disk, Lock, Poison, RealDisk, remove_tree};
+use palacekeeper::disk::{Disk, Poison, RealDisk, holder, remove_tree};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -85,26 +85,26 @@ fn directory_that_is_not_empty_is_not_removed() {
 /// I16, within one machine: the lock is the kernel's, and goes with its owner.
 #[test]
 fn second_lock_is_not_given_while_the_first_lives() {
-    let directory = directory();
+    let (disk, directory) = (RealDisk::new(), directory());
     let path = directory.path().join("lock");
-    let mut first = Lock::try_exclusive(&path).expect("the disk is sound").expect("nobody has it");
+    let mut first = disk.try_lock(&path).expect("the disk is sound").expect("nobody has it");
     first.sign(b"\0 17 somebody").expect("the disk is sound");
-    assert!(Lock::try_exclusive(&path).expect("the disk is sound").is_none(), "two have it");
-    assert_eq!(Lock::holder(&path), "17 somebody");
+    assert!(disk.try_lock(&path).expect("the disk is sound").is_none(), "two have it");
+    assert_eq!(holder(&disk, &path), "17 somebody");
     drop(first);
     assert!(path.exists(), "a lock file that is deleted can be locked twice");
-    let second = Lock::try_exclusive(&path).expect("the disk is sound");
+    let second = disk.try_lock(&path).expect("the disk is sound");
     assert!(second.is_some(), "it was set free");
 }
 
 /// I16: whoever still holds a lock file that was exchanged holds nothing.
 #[test]
 fn exchanged_lock_file_is_locked_anew() {
-    let directory = directory();
+    let (disk, directory) = (RealDisk::new(), directory());
     let path = directory.path().join("lock");
-    let _held = Lock::try_exclusive(&path).expect("the disk is sound").expect("nobody has it");
+    let _held = disk.try_lock(&path).expect("the disk is sound").expect("nobody has it");
     std::fs::write(directory.path().join("new"), b"").expect("there is room");
     std::fs::rename(directory.path().join("new"), &path).expect("there is room");
-    let lock = Lock::try_exclusive(&path).expect("the disk is sound");
+    let lock = disk.try_lock(&path).expect("the disk is sound");
     assert!(lock.is_some(), "the file that has the name now is free");
 }

@@ -9,11 +9,13 @@ mod lock;
 mod real;
 
 pub use error::{Error, Result};
-pub use lock::Lock;
-pub use real::{Poison, RealDisk};
+pub use lock::holder;
+pub use real::RealDisk;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 /// What a directory entry is. Symbolic links are never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,66 @@ pub struct Stat {
     pub modified_ns: i64,
 }
 
+/// A file that is open for reading, whatever becomes of its name.
+pub trait Contents: fmt::Debug {
+    /// Reads into `bytes` from `offset` on; says how many there were, 0 at the end.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Length in bytes, as it is now.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Fills `bytes` from `offset` on.
+    ///
+    /// # Errors `UnexpectedEof` where the file ends before.
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.read_up_to(bytes, offset)? {
+            all if all == bytes.len() => Ok(()),
+            _ => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Fills as much of `bytes` as the file has from `offset` on; says how much.
+    fn read_up_to(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// Reads a file from its beginning to its end.
+#[derive(Debug)]
+pub struct Reader {
+    contents: Box<dyn Contents>,
+    at: u64,
+}
+
+impl Reader {
+    /// A reader at the beginning of a file.
+    pub fn new(contents: Box<dyn Contents>) -> Reader {
+        Reader { contents, at: 0 }
+    }
+}
+
+impl io::Read for Reader {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.contents.read_at(bytes, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// An exclusive lock; dropping it sets it free.
+pub trait Lock: fmt::Debug {
+    /// Writes who holds the lock, for the message another process shows; it decides nothing.
+    fn sign(&mut self, text: &[u8]) -> Result<()>;
+}
+
 /// The file system, as far as this program may touch it.
 pub trait Disk {
     /// What stands at `path`; `None` where nothing does.
@@ -51,6 +113,14 @@ pub trait Disk {
     fn list(&self, directory: &Path) -> Result<Vec<OsString>>;
     /// Up to `length` bytes from `offset`; fewer where the file ends before.
     fn read(&self, path: &Path, offset: u64, length: u64) -> Result<Vec<u8>>;
+    /// Opens a regular file for reading. A link is not followed, and a pipe is not waited for: either counts as
+    /// missing, since nobody whose files are read here makes any.
+    fn open(&self, path: &Path) -> Result<Box<dyn Contents>>;
+    /// The path without links, relative parts and detours.
+    fn resolve(&self, path: &Path) -> Result<PathBuf>;
+    /// Takes the exclusive lock of a lock file, which is made where there is none, and never deleted: a deleted file
+    /// can be locked twice. `None` where another process holds it.
+    fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>>;
     /// A new file with these contents; an error where something stands there already.
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()>;
     /// Adds bytes at the end of a file.
@@ -80,6 +150,24 @@ pub trait Disk {
     fn sync_all(&self, directory: &Path) -> Result<()>;
     /// Bytes free for this user on the file system that holds `directory`.
     fn space(&self, directory: &Path) -> Result<u64>;
+    /// What failed first, if anything did: afterwards this disk takes no more changes.
+    fn poison(&self) -> Option<Poison>;
+    /// The same disk for another try, as a new process would see it: not poisoned.
+    fn afresh(&self) -> Box<dyn Disk + '_>;
+}
+
+/// What a failed change leaves behind it; none is ever tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// A write: the page cache holds what it held, so a fresh look at the disk may go back.
+    Write,
+    /// A sync: the kernel may have marked lost pages clean, so nothing this process reads proves anything any more.
+    Sync,
+}
+
+/// Whether a directory stands at `path`: the directory itself, not a link that leads to one.
+pub fn is_directory(disk: &dyn Disk, path: &Path) -> bool {
+    matches!(disk.stat(path), Ok(Some(Stat { kind: Kind::Directory, .. })))
 }
 
 /// The directory that names `path`.

@@ -1,22 +1,14 @@
 //! The disk of this machine.
 
-use super::{Disk, Error, Kind, Result, Stat};
-use rustix::fs::{RenameFlags, SeekFrom};
+use super::lock::Flock;
+use super::{Contents, Disk, Error, Kind, Lock, Poison, Result, Stat};
+use rustix::fs::{OFlags, RenameFlags, SeekFrom};
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
-use std::path::Path;
-
-/// What failed first; afterwards the disk takes no more changes from this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Poison {
-    /// A write: the page cache holds what it held, so a fresh look at the disk may go back.
-    Write,
-    /// A sync: the kernel may have marked lost pages clean, so nothing this process reads proves anything any more.
-    Sync,
-}
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 /// The real file system; poisoned by the first write or sync that fails, because neither is ever tried again.
 #[derive(Debug, Default)]
@@ -28,11 +20,6 @@ impl RealDisk {
     /// A disk that has not failed yet.
     pub fn new() -> RealDisk {
         RealDisk::default()
-    }
-
-    /// What failed, if anything did.
-    pub fn poison(&self) -> Option<Poison> {
-        self.poison.get()
     }
 
     /// Runs a verb that changes the disk.
@@ -75,6 +62,21 @@ impl Disk for RealDisk {
             Ok(bytes)
         };
         read().map_err(|source| Error::new("read", path, source))
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn Contents>> {
+        match open(path) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(source) => Err(Error::new("open", path, source)),
+        }
+    }
+
+    fn resolve(&self, path: &Path) -> Result<PathBuf> {
+        path.canonicalize().map_err(|source| Error::new("find", path, source))
+    }
+
+    fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
+        Ok(Flock::try_exclusive(path)?.map(|lock| Box::new(lock) as Box<dyn Lock>))
     }
 
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -156,6 +158,35 @@ impl Disk for RealDisk {
     fn space(&self, directory: &Path) -> Result<u64> {
         fs2::available_space(directory).map_err(|source| Error::new("ask for the free space of", directory, source))
     }
+
+    fn poison(&self) -> Option<Poison> {
+        self.poison.get()
+    }
+
+    fn afresh(&self) -> Box<dyn Disk + '_> {
+        Box::new(RealDisk::new())
+    }
+}
+
+impl Contents for File {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, bytes, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not a regular file");
+    match path.symlink_metadata()?.is_file() {
+        true => {}
+        false => return Err(missing()),
+    }
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(missing()) }
 }
 
 /// Only Apple's own call reaches the medium there.

@@ -49,7 +49,7 @@ use std::path::{Path, PathBuf};
 pub struct Keeper {
     palace: PathBuf,
     keep: Keep,
-    _locks: Vec<Lock>,
+    _locks: Vec<Box<dyn Lock>>,
 }
 
 /// A palace that is in order, and how it came to be.

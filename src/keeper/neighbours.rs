@@ -7,7 +7,7 @@
 //! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.
 
 use super::{Error, Kind, keep::Keep};
-use crate::disk::{Disk, Lock, parent};
+use crate::disk::{Disk, Lock, holder, parent};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
@@ -37,7 +37,7 @@ fn patiently<T>(until: Instant, attempt: &mut dyn FnMut() -> Result<T, Error>) -
 }
 
 /// Takes every lock there is, and makes sure that nobody has the palace's store open.
-pub(super) fn shut_out(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Vec<Lock>, Error> {
+pub(super) fn shut_out(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Vec<Box<dyn Lock>>, Error> {
     let until = patience();
     let locks = lock(disk, palace, keep, until)?;
     insist_on_nobody(palace, until)?;
@@ -45,7 +45,7 @@ pub(super) fn shut_out(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Ve
 }
 
 /// Takes every lock there is.
-pub(super) fn lock(disk: &dyn Disk, palace: &Path, keep: &Keep, until: Instant) -> Result<Vec<Lock>, Error> {
+pub(super) fn lock(disk: &dyn Disk, palace: &Path, keep: &Keep, until: Instant) -> Result<Vec<Box<dyn Lock>>, Error> {
     let mut locks = vec![patiently(until, &mut || take(disk, &keep.lock_file(), "another palacekeeper"))?];
     if let Some(path) = mempalace_lock(disk, palace)? {
         locks.push(patiently(until, &mut || take(disk, &path, "a MemPalace writer"))?);
@@ -61,15 +61,15 @@ pub(super) fn insist_on_nobody(palace: &Path, until: Instant) -> Result<(), Erro
     })
 }
 
-fn take(disk: &dyn Disk, path: &Path, who: &str) -> Result<Lock, Error> {
-    match Lock::try_exclusive(path)? {
+fn take(disk: &dyn Disk, path: &Path, who: &str) -> Result<Box<dyn Lock>, Error> {
+    match disk.try_lock(path)? {
         Some(mut lock) => {
             disk.adopt(path, parent(path))?; // made by root, it would lock its owner out for ever
             // MemPalace's layout: a NUL that Windows locks, then the holder.
             lock.sign(format!("\0{} palacekeeper", std::process::id()).as_bytes())?;
             Ok(lock)
         }
-        None => Err(Error::InUse { who: format!("{who} ({}) holds {}", Lock::holder(path), path.display()) }),
+        None => Err(Error::InUse { who: format!("{who} ({}) holds {}", holder(disk, path), path.display()) }),
     }
 }
 

@@ -11,13 +11,14 @@
 
 mod state;
 
-use palacekeeper::disk::{Disk, Error, Kind, Result, Stat};
-use state::{Inode, Pending, SEEN, State};
+use palacekeeper::disk::{Contents, Disk, Error, Kind, Lock, Poison, Result, Stat};
+use state::{Inode, Node, Pending, SEEN, State};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// What happens at an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +45,16 @@ impl Fate {
 }
 
 /// The disk.
-pub struct MemoryDisk(RefCell<State>);
+pub struct MemoryDisk(Rc<RefCell<State>>);
 
 impl MemoryDisk {
+    fn of(state: State) -> MemoryDisk {
+        MemoryDisk(Rc::new(RefCell::new(state)))
+    }
+
     /// A disk with the directories of these paths.
     pub fn new(directories: &[&str]) -> MemoryDisk {
-        let disk = MemoryDisk(RefCell::new(State::new()));
+        let disk = MemoryDisk::of(State::new());
         for directory in directories {
             disk.create_dir(Path::new(directory)).expect("a new disk is empty");
         }
@@ -61,7 +66,8 @@ impl MemoryDisk {
     pub fn with_fault(&self, event: u32, fault: Fault) -> MemoryDisk {
         let mut state = self.0.borrow().clone();
         (state.events, state.fired, state.fault, state.history) = (0, 0, Some((event, fault)), None);
-        MemoryDisk(RefCell::new(state))
+        state.locks.clear();
+        MemoryDisk::of(state)
     }
 
     /// The same disk again, without a fault, and with its events counted from here on.
@@ -81,7 +87,7 @@ impl MemoryDisk {
         let mut now = self.0.borrow().clone();
         let mut history = now.history.take().expect("somebody wanted to know");
         history.push(now);
-        history.into_iter().map(|state| MemoryDisk(RefCell::new(state))).collect()
+        history.into_iter().map(MemoryDisk::of).collect()
     }
 
     /// Makes a directory the root of a file system of its own.
@@ -133,7 +139,7 @@ impl MemoryDisk {
             digits /= change.fates();
             digit
         });
-        MemoryDisk(RefCell::new(state)).fresh()
+        MemoryDisk::of(state).fresh()
     }
 
     /// Everything below a directory as programs see it: contents of files, `None` for directories.
@@ -213,6 +219,31 @@ impl Disk for MemoryDisk {
             let start = (offset as usize).min(bytes.len());
             Ok(bytes[start..].iter().copied().take(length.min(usize::MAX as u64) as usize).collect())
         })
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn Contents>> {
+        self.look("open", path, |state| {
+            let node = state.find(path)?;
+            match state.nodes[&node][SEEN].is_directory {
+                true => Err(ErrorKind::NotFound.into()),
+                false => Ok(Box::new(Opened { state: Rc::clone(&self.0), node }) as Box<dyn Contents>),
+            }
+        })
+    }
+
+    fn resolve(&self, path: &Path) -> Result<PathBuf> {
+        self.look("find", path, |state| state.find(path).map(|_| path.to_owned()))
+    }
+
+    fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
+        if self.stat(path)?.is_none() {
+            self.create(path, b"")?;
+        }
+        let node = self.look("lock", path, |state| state.find(path))?;
+        if !self.0.borrow_mut().locks.insert(node) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Locked { disk: MemoryDisk(Rc::clone(&self.0)), path: path.to_owned(), node })))
     }
 
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -323,5 +354,60 @@ impl Disk for MemoryDisk {
 
     fn space(&self, _: &Path) -> Result<u64> {
         Ok(u64::MAX)
+    }
+    fn poison(&self) -> Option<Poison> {
+        None
+    }
+
+    fn afresh(&self) -> Box<dyn Disk + '_> {
+        Box::new(MemoryDisk(Rc::clone(&self.0)))
+    }
+}
+
+/// A file that is open.
+#[derive(Debug)]
+struct Opened {
+    state: Rc<RefCell<State>>,
+    node: Node,
+}
+
+impl Contents for Opened {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.state.borrow();
+        let found = &state.nodes[&self.node][SEEN].bytes;
+        let from = (offset as usize).min(found.len());
+        let length = bytes.len().min(found.len() - from);
+        bytes[..length].copy_from_slice(&found[from..from + length]);
+        Ok(length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.state.borrow().nodes[&self.node][SEEN].bytes.len() as u64)
+    }
+}
+
+/// A lock that is held.
+struct Locked {
+    disk: MemoryDisk,
+    path: PathBuf,
+    node: Node,
+}
+
+impl std::fmt::Debug for Locked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the lock {}", self.path.display())
+    }
+}
+
+impl Lock for Locked {
+    fn sign(&mut self, text: &[u8]) -> Result<()> {
+        self.disk.truncate(&self.path, 0)?;
+        self.disk.append(&self.path, text)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.disk.0.borrow_mut().locks.remove(&self.node);
     }
 }

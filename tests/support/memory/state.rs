@@ -17,7 +17,7 @@ const ROOT: Node = 1;
 pub(super) const SEEN: usize = 0;
 const PLATTER: usize = 1;
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) nodes: BTreeMap<Node, Rc<[Inode; 2]>>,
     names: [BTreeMap<Key, Node>; 2],
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) events: u32,
     pub(super) fault: Option<(u32, Fault)>,
     pub(super) fired: u32,
+    /// Lock files that somebody holds.
+    pub(super) locks: BTreeSet<Node>,
     /// The disk as it was at each event, where somebody wants to know.
     pub(super) history: Option<Vec<State>>,
 }
@@ -42,7 +44,7 @@ pub(super) struct Inode {
 }
 
 /// A change that is not durable yet.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) enum Pending {
     Names(Vec<(Key, Option<Node>)>),
     Bytes { node: Node, at: usize, bytes: Vec<u8>, modified_ns: i64 },
