@@ -4,6 +4,7 @@
 //! `cargo bench --bench rebuild -- PALACE [FORMAT]` works on a copy next to the palace and removes it.
 //! benches/README.md says how to make a palace and how to read the numbers.
 
+use palacekeeper::disk::RealDisk;
 use palacekeeper::engine::{Direction, Watch};
 use palacekeeper::keeper::{Keeper, Target};
 use palacekeeper::store::chroma::{DATABASE, Format, Limits};
@@ -103,7 +104,8 @@ impl Watch for Steps {
 }
 
 fn rebuild(palace: &Path, to: Option<Target>, steps: &mut Steps) -> Result<u64> {
-    let mut keeper = Keeper::lock(palace)?;
+    let disk = RealDisk::new();
+    let mut keeper = Keeper::lock(&disk, palace)?;
     let proposal = match to {
         Some(to) => keeper.propose_migration(to, Limits::default(), &mut || ())?,
         None => keeper.propose_rebuild(Limits::default(), &mut || ())?,

@@ -5,8 +5,10 @@
 //! every drawer.
 
 use flate2::read::GzDecoder;
+use palacekeeper::disk::RealDisk;
 use palacekeeper::keeper::{self, Keeper};
 use palacekeeper::store::chroma::{Digest, Limits, Preparation, Source, survey};
+use palacekeeper::store::scratch::Room;
 use std::error::Error;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
@@ -25,7 +27,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 /// The child: a rebuild like any other.
 fn rebuild(palace: &Path) -> Result<(), Box<dyn Error>> {
-    let mut keeper = Keeper::lock(palace)?;
+    let disk = RealDisk::new();
+    let mut keeper = Keeper::lock(&disk, palace)?;
     let proposal = keeper.propose_rebuild(LIMITS, &mut || ())?;
     keeper.run(proposal, &mut ())?;
     Ok(())
@@ -44,7 +47,8 @@ fn show() -> Result<ExitCode, Box<dyn Error>> {
         println!("The rebuild was done before it could be killed; run this again.");
         return Ok(ExitCode::FAILURE);
     }
-    let recovered = palacekeeper::open(&palace)?.recovered.ok_or("nothing was found to recover")?;
+    let disk = RealDisk::new();
+    let recovered = palacekeeper::open(&disk, &palace)?.recovered.ok_or("nothing was found to recover")?;
     println!("Opened again: the {} was cut short, and is now {}.", recovered.title, recovered.outcome);
     let after = contents(&palace)?;
     println!("The palace holds {} drawers, digest {}.", after.0, after.1);
@@ -64,7 +68,7 @@ fn kill_half_way(mut child: Child, palace: &Path) -> Result<bool, Box<dyn Error>
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline && child.try_wait()?.is_none() {
         // The journal is being written while it is read here; a look that comes too early is made again.
-        if let Ok(history) = keeper::look(palace)
+        if let Ok(history) = keeper::look(&RealDisk::new(), palace)
             && let Some(operation) = history.interrupted()
             && operation.done() * 2 >= operation.steps.len()
         {
@@ -74,7 +78,7 @@ fn kill_half_way(mut child: Child, palace: &Path) -> Result<bool, Box<dyn Error>
     }
     child.kill()?;
     child.wait()?;
-    let history = keeper::look(palace)?;
+    let history = keeper::look(&RealDisk::new(), palace)?;
     let Some(operation) = history.interrupted() else { return Ok(false) };
     println!("Killed the rebuild after {} of {} steps.", operation.done(), operation.steps.len());
     Ok(true)
@@ -82,7 +86,9 @@ fn kill_half_way(mut child: Child, palace: &Path) -> Result<bool, Box<dyn Error>
 
 /// How many drawers a palace holds, and the digest of all that is in them.
 fn contents(palace: &Path) -> Result<(u64, Digest), Box<dyn Error>> {
-    let source = Source::open(palace, palace.parent().unwrap_or(palace), &Preparation::default())?;
+    let disk = RealDisk::new();
+    let room = Room::new(&disk, palace.parent().unwrap_or(palace));
+    let source = Source::open(palace, &room, &Preparation::default())?;
     let survey = survey(&source, Limits::default(), &mut || ())?;
     let totals = survey.collections.first().ok_or("the palace has no collection")?.totals;
     Ok((totals.records, totals.digest))

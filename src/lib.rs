@@ -5,7 +5,8 @@
 //! [`open`] finishes or undoes whatever was cut short. SPEC.md is the contract.
 //!
 //! ```no_run
-//! let opened = palacekeeper::open("palace".as_ref())?;
+//! let disk = palacekeeper::disk::RealDisk::new();
+//! let opened = palacekeeper::open(&disk, "palace".as_ref())?;
 //! if let Some(recovered) = &opened.recovered {
 //!     println!("operation {} had been cut short; {:?}", recovered.number, recovered.outcome);
 //! }

@@ -3,10 +3,10 @@
 
 mod support;
 
+use palacekeeper::disk::{Disk, RealDisk};
 use palacekeeper::store::chroma::{Error, Loss, Salvaged, salvage};
 use palacekeeper::store::sqlite::{Database, Inspection, inspect};
 use rusqlite::Connection;
-use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::palace::{Arena, Random, Rows, say};
@@ -17,11 +17,11 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Looks through a file and salvages it.
 fn digest(path: &Path) -> (Inspection, Salvaged, Rows) {
-    let began = Instant::now();
-    let database = Database::new(File::open(path).expect("a file")).expect("it can be read");
+    let (disk, began) = (RealDisk::new(), Instant::now());
+    let database = Database::new(disk.open(path).expect("a file")).expect("it can be read");
     let inspection = inspect(&database).expect("it can be read");
     let target = path.with_extension("salvaged");
-    let salvaged = match salvage(path, &target) {
+    let salvaged = match salvage(&disk, path, &target) {
         Ok(salvaged) => salvaged,
         // What holds nothing of a palace is refused, and that is told too.
         Err(Error::NotADatabase(_)) => {
@@ -242,7 +242,11 @@ fn file_of_holes() {
     for head in [Vec::new(), sound()] {
         let path = directory.path().join("chroma.sqlite3");
         std::fs::write(&path, &head).expect("there is room");
-        File::options().write(true).open(&path).and_then(|file| file.set_len(256 << 20)).expect("a sparse file");
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(256 << 20))
+            .expect("a sparse file");
         let began = Instant::now();
         let (inspection, _, rows) = digest(&path);
         assert!(!inspection.faults.is_empty(), "nothing leads to the holes");

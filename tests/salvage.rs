@@ -3,6 +3,7 @@
 
 mod support;
 
+use palacekeeper::disk::{Disk, RealDisk};
 use palacekeeper::store::chroma::{Error, Loss, Salvaged, salvage};
 use palacekeeper::store::sqlite::{Database, Owner, inspect};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +130,7 @@ impl Bench {
     }
 
     fn salvage(&self, name: &str) -> Salvaged {
-        match salvage(&self.path("damaged"), &self.path(name)) {
+        match salvage(&RealDisk::new(), &self.path("damaged"), &self.path(name)) {
             Ok(salvaged) => salvaged,
             // What holds nothing of a palace is refused: everything is told to be lost.
             Err(Error::NotADatabase(_)) => Salvaged { losses: vec![refused()], ..Salvaged::default() },
@@ -139,7 +140,7 @@ impl Bench {
 
     fn inspect(&self) -> Vec<palacekeeper::store::sqlite::Fault> {
         let _open = no_spawning();
-        let file = std::fs::File::open(self.path("damaged")).expect("a file");
+        let file = RealDisk::new().open(&self.path("damaged")).expect("a file");
         Database::new(file).and_then(|database| inspect(&database)).expect("it can be read").faults
     }
 

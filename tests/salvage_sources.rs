@@ -3,6 +3,7 @@
 
 mod support;
 
+use palacekeeper::disk::RealDisk;
 use palacekeeper::store::chroma::{Found, FoundIn, LISTED_MAX, Loss, Salvaged, salvage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -97,7 +98,7 @@ impl Bench {
         let directory = tempfile::tempdir().expect("a directory");
         let [damaged, target] = ["damaged", "salvaged"].map(|name| directory.path().join(name));
         std::fs::write(&damaged, &self.bytes).expect("there is room");
-        let salvaged = salvage(&damaged, &target).expect("something of a palace");
+        let salvaged = salvage(&RealDisk::new(), &damaged, &target).expect("something of a palace");
         before.judge(&Rows::of(&target), &self.damaged, &salvaged.losses, 0);
         assert_sound(&target);
         let counted: u64 = salvaged.restored.values().sum();

@@ -6,6 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use palacekeeper::disk::RealDisk;
 use palacekeeper::store::chroma::hnsw::Hnsw;
 use std::sync::LazyLock;
 use tempfile::TempDir;
@@ -26,8 +27,8 @@ fuzz_target!(|data: &[u8]| {
     {
         std::fs::write(SEGMENT.path().join(name), bytes).expect("there is room");
     }
-    let Ok(segment) = Hnsw::open(SEGMENT.path()) else { return };
-    let is_sound = segment.inspect(SEGMENT.path()).is_ok();
+    let Ok(segment) = Hnsw::open(&RealDisk::new(), SEGMENT.path()) else { return };
+    let is_sound = segment.inspect().is_ok();
     let mut elements = 0;
     let _ = segment.elements(&mut |some| {
         elements += some.len() as u64;

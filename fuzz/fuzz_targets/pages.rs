@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use palacekeeper::disk::{Disk, RealDisk};
 use palacekeeper::store::chroma::salvage;
 use palacekeeper::store::sqlite::{Database, inspect};
-use std::fs::File;
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
@@ -14,8 +14,9 @@ static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expec
 fuzz_target!(|data: &[u8]| {
     let (damaged, sound) = (DIRECTORY.path().join("damaged"), DIRECTORY.path().join("sound"));
     std::fs::write(&damaged, data).expect("there is room");
-    let database = Database::new(File::open(&damaged).expect("a file")).expect("it can be read");
+    let disk = RealDisk::new();
+    let database = Database::new(disk.open(&damaged).expect("a file")).expect("it can be read");
     inspect(&database).expect("it can be read");
-    let _ = salvage(&damaged, &sound); // refused where nothing of a palace is in it
+    let _ = salvage(&disk, &damaged, &sound); // refused where nothing of a palace is in it
     std::fs::remove_file(&sound).expect("it was made");
 });

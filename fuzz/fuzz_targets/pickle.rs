@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use palacekeeper::disk::RealDisk;
 use palacekeeper::store::chroma::pickle;
 use std::sync::LazyLock;
 use tempfile::NamedTempFile;
@@ -12,7 +13,7 @@ static FILE: LazyLock<NamedTempFile> = LazyLock::new(|| NamedTempFile::new().exp
 fuzz_target!(|data: &[u8]| {
     std::fs::write(FILE.path(), data).expect("there is room");
     let mut pairs = 0_u64;
-    let _ = pickle::read(FILE.path(), &mut |_| {
+    let _ = pickle::read(&RealDisk::new(), FILE.path(), &mut |_| {
         pairs += 1;
         Ok(())
     });

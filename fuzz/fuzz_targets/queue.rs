@@ -7,8 +7,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use palacekeeper::disk::RealDisk;
 use palacekeeper::store::chroma::check::{self, Depth};
 use palacekeeper::store::chroma::{Format, Limits, Preparation, Source, survey};
+use palacekeeper::store::scratch::Room;
 use rusqlite::{Connection, params};
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -79,9 +81,10 @@ fuzz_target!(|data: &[u8]| {
     }
     database.execute_batch("COMMIT").expect("there is room");
     drop(database);
-    let scratch = PALACE.directory.path();
-    let _ = check::check(&palace, scratch, Depth::Deep, &mut || ());
-    let source = Source::open(&palace, scratch, &Preparation::default()).expect("the database is sound");
+    let disk = RealDisk::new();
+    let room = Room::new(&disk, PALACE.directory.path());
+    let _ = check::check(&palace, &room, Depth::Deep, &mut || ());
+    let source = Source::open(&palace, &room, &Preparation::default()).expect("the database is sound");
     let survey = survey(&source, Limits::default(), &mut || ()).expect("the rows can be read");
     assert_eq!(survey.collections[0].totals.pending, rows.saturating_sub(2), "a waiting write was not counted");
 });

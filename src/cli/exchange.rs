@@ -3,8 +3,8 @@
 use super::args::{ExportArgs, GoArgs, ImportArgs};
 use super::progress::Progress;
 use super::report::Report;
-use super::{Exit, go_ahead, may_ask, means, recover_first};
-use crate::disk::{Disk, RealDisk};
+use super::{Call, Exit, go_ahead, may_ask, means, recover_first};
+use crate::disk::Disk;
 use crate::keeper::{self, Error, Keeper, Means};
 use crate::store::chroma::Format;
 use crate::store::lines;
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 /// Bytes gathered before they are written: a pipe takes no more at once.
 const BUFFER_BYTES: usize = 64 << 10;
 
-pub(super) fn export(palace: &Path, args: &ExportArgs, report: &Report) -> Result<Exit, Error> {
+pub(super) fn export(Call { disk, palace, report }: Call, args: &ExportArgs) -> Result<Exit, Error> {
     let reading = Progress::reading(report);
-    let export = keeper::export(palace, &mut || reading.record())?;
+    let export = keeper::export(disk, palace, &mut || reading.record())?;
     if !export.losses.is_empty() {
         report.losses(&export.losses);
         if !args.accept_loss {
@@ -30,7 +30,7 @@ pub(super) fn export(palace: &Path, args: &ExportArgs, report: &Report) -> Resul
         None => {
             export.write(&mut BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()), &mut || reading.record())
         }
-        Some(path) => export_to(export, path, &mut || reading.record()),
+        Some(path) => export_to(disk, export, path, &mut || reading.record()),
     };
     reading.finish();
     report.exported(&summary?, args.to.as_deref());
@@ -38,7 +38,12 @@ pub(super) fn export(palace: &Path, args: &ExportArgs, report: &Report) -> Resul
 }
 
 /// The file is there whole, or not at all.
-fn export_to(export: keeper::Export, path: &Path, watch: &mut dyn FnMut()) -> Result<lines::Summary, Error> {
+fn export_to(
+    disk: &dyn Disk,
+    export: keeper::Export,
+    path: &Path,
+    watch: &mut dyn FnMut(),
+) -> Result<lines::Summary, Error> {
     let failed = |error: io::Error| {
         let what = format!("{}: {error}", path.display());
         Error::from(lines::Error::from(io::Error::new(error.kind(), what)))
@@ -59,7 +64,6 @@ fn export_to(export: keeper::Export, path: &Path, watch: &mut dyn FnMut()) -> Re
     let mut output = BufWriter::with_capacity(BUFFER_BYTES, file);
     let written = export.write(&mut output, watch).and_then(|summary| {
         output.flush().and_then(|()| output.get_ref().sync_all()).map_err(failed)?;
-        let disk = RealDisk::new();
         disk.rename(&part, path)?; // which replaces nothing
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         disk.sync(directory.unwrap_or(Path::new(".")))?;
@@ -69,17 +73,18 @@ fn export_to(export: keeper::Export, path: &Path, watch: &mut dyn FnMut()) -> Re
     written
 }
 
-pub(super) fn import(palace: &Path, args: &ImportArgs, report: &Report) -> Result<Exit, Error> {
+pub(super) fn import(call: Call, args: &ImportArgs) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
     if args.from.is_none() && !args.go.yes && !args.go.plan {
         let why = "the lines come from stdin, so nobody can be asked: say --yes to go ahead. Nothing was touched";
         report.refusal(why, Exit::Usage);
         return Ok(Exit::Usage);
     }
-    let means = means(palace, &args.go)?;
+    let means = means(call, &args.go)?;
     let mut input = open(args.from.as_deref())?;
     if args.go.plan {
         let reading = Progress::reading(report);
-        let proposal = keeper::propose_import(palace, &mut input, args.to, means, &mut || reading.record());
+        let proposal = keeper::propose_import(disk, palace, &mut input, args.to, means, &mut || reading.record());
         reading.finish();
         report.proposal(&proposal?);
         return Ok(Exit::Done);
@@ -88,7 +93,7 @@ pub(super) fn import(palace: &Path, args: &ImportArgs, report: &Report) -> Resul
         return Ok(Exit::Usage);
     }
     let is_made = !palace.exists();
-    let mut keeper = Keeper::lock_empty(palace)?;
+    let mut keeper = Keeper::lock_empty(disk, palace)?;
     let imported = import_to(&mut keeper, &mut input, args.to, means, &args.go, report);
     if is_made && !matches!(imported, Ok(Exit::Done)) {
         keeper.leave_empty()?;

@@ -14,6 +14,7 @@ mod sweep;
 
 pub use exit::Exit;
 
+use crate::disk::{Disk, RealDisk};
 use crate::keeper::{self, Diagnosis, Error, Keeper, Means, Proposal};
 use crate::store::chroma::Limits;
 use crate::store::chroma::check::{Code, Depth, Severity};
@@ -22,8 +23,16 @@ use clap::Parser;
 use progress::Progress;
 use report::{Carried, Mended, Report};
 use std::io::{self, BufRead, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
+
+/// What every verb works on.
+#[derive(Clone, Copy)]
+struct Call<'c> {
+    disk: &'c dyn Disk,
+    palace: &'c Path,
+    report: &'c Report,
+}
 
 /// Runs the command line and says how it went.
 pub fn main() -> ExitCode {
@@ -50,23 +59,24 @@ fn raise_file_limit() {
 
 fn run(args: &Args, report: &Report) -> Result<Exit, Error> {
     let palace = args.palace();
+    let call = Call { disk: &RealDisk::new(), palace: &palace, report };
     match &args.command {
-        Command::Check(check_args) => check(palace, check_args, report),
-        Command::Repair(repair_args) => repair(palace, repair_args, report),
-        Command::Status => status(palace, report),
-        Command::Log { operation } => log(palace, *operation, report),
-        Command::Recover(recover_args) => recover(palace, recover_args, report),
-        Command::Sweep(sweep_args) => sweep::sweep(palace, sweep_args, report),
-        Command::Rebuild(rebuild_args) => rebuild(palace, rebuild_args, report),
-        Command::Export(export_args) => exchange::export(&palace, export_args, report),
-        Command::Import(import_args) => exchange::import(&palace, import_args, report),
-        Command::Migrate(migrate_args) => migrate(palace, migrate_args, report),
-        Command::Restore(restore_args) => restore::restore(&palace, restore_args, report),
+        Command::Check(check_args) => check(call, check_args),
+        Command::Repair(repair_args) => repair(call, repair_args),
+        Command::Status => status(call),
+        Command::Log { operation } => log(call, *operation),
+        Command::Recover(recover_args) => recover(call, recover_args),
+        Command::Sweep(sweep_args) => sweep::sweep(call, sweep_args),
+        Command::Rebuild(rebuild_args) => rebuild(call, rebuild_args),
+        Command::Export(export_args) => exchange::export(call, export_args),
+        Command::Import(import_args) => exchange::import(call, import_args),
+        Command::Migrate(migrate_args) => migrate(call, migrate_args),
+        Command::Restore(restore_args) => restore::restore(call, restore_args),
     }
 }
 
-fn status(palace: PathBuf, report: &Report) -> Result<Exit, Error> {
-    let history = keeper::look(&palace)?;
+fn status(Call { disk, palace, report }: Call) -> Result<Exit, Error> {
+    let history = keeper::look(disk, palace)?;
     report.status(&history);
     Ok(match history.interrupted() {
         Some(_) => Exit::Interrupted,
@@ -74,8 +84,9 @@ fn status(palace: PathBuf, report: &Report) -> Result<Exit, Error> {
     })
 }
 
-fn log(palace: PathBuf, operation: Option<u32>, report: &Report) -> Result<Exit, Error> {
-    let history = keeper::look(&palace)?;
+fn log(call: Call, operation: Option<u32>) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
+    let history = keeper::look(disk, palace)?;
     match operation {
         Some(number) => report.operation(history.operation(number)?),
         None => report.log(&history),
@@ -83,10 +94,11 @@ fn log(palace: PathBuf, operation: Option<u32>, report: &Report) -> Result<Exit,
     Ok(Exit::Done)
 }
 
-fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit, Error> {
-    let Some(preview) = keeper::preview_recovery(&palace)? else {
-        if !args.plan && !keeper::look(&palace)?.leftovers.is_empty() {
-            Keeper::lock(&palace)?; // which tidies the keep
+fn recover(call: Call, args: &RecoverArgs) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
+    let Some(preview) = keeper::preview_recovery(disk, palace)? else {
+        if !args.plan && !keeper::look(disk, palace)?.leftovers.is_empty() {
+            Keeper::lock(disk, palace)?; // which tidies the keep
         }
         report.nothing_to_recover();
         return Ok(Exit::Done);
@@ -95,7 +107,7 @@ fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit,
         report.preview(&preview);
         return Ok(Exit::Interrupted);
     }
-    let mut keeper = Keeper::lock(&palace)?;
+    let mut keeper = Keeper::lock(disk, palace)?;
     let mut progress = Progress::recovering(report);
     let ended = match args.resume {
         true => keeper.resume(&mut progress)?,
@@ -109,12 +121,13 @@ fn recover(palace: PathBuf, args: &RecoverArgs, report: &Report) -> Result<Exit,
     Ok(Exit::Done)
 }
 
-fn check(palace: PathBuf, args: &CheckArgs, report: &Report) -> Result<Exit, Error> {
+fn check(call: Call, args: &CheckArgs) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
     let depth = if args.deep { Depth::Deep } else { Depth::Quick };
     let reading = Progress::reading(report);
-    let checked = keeper::check(&palace, depth, &mut || reading.record())?;
+    let checked = keeper::check(disk, palace, depth, &mut || reading.record())?;
     reading.finish();
-    report.checked(&palace, depth, &checked);
+    report.checked(palace, depth, &checked);
     let has = |code| checked.findings.iter().any(|finding| finding.code == code);
     Ok(match checked.findings.iter().map(|finding| finding.severity).max() {
         _ if has(Code::OperationInterrupted) => Exit::Interrupted,
@@ -123,25 +136,26 @@ fn check(palace: PathBuf, args: &CheckArgs, report: &Report) -> Result<Exit, Err
     })
 }
 
-fn repair(palace: PathBuf, args: &RepairArgs, report: &Report) -> Result<Exit, Error> {
+fn repair(call: Call, args: &RepairArgs) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
     let reading = Progress::reading(report);
-    if let Some(moved) = keeper::find_moved(&palace).filter(|_| !args.go.plan) {
+    if let Some(moved) = keeper::find_moved(disk, palace).filter(|_| !args.go.plan) {
         let (from, to) = (moved.copy.display().to_string(), moved.palace.display().to_string());
         let agrees = || may_ask(report) && agrees(report, &format!("Put {from} back to {to}? [y/N]"));
         if !args.go.yes && !agrees() {
             return Ok(Exit::Usage);
         }
-        moved.put_back(&mut || reading.record())?;
+        moved.put_back(disk, &mut || reading.record())?;
         report.note(&format!("{from} is sound, and is back in its place, {to}."));
     }
-    let means = means(&palace, &args.go)?;
+    let means = means(call, &args.go)?;
     if args.go.plan {
-        let diagnosis = keeper::propose_repair(&palace, &args.only, means, &mut || reading.record())?;
+        let diagnosis = keeper::propose_repair(disk, palace, &args.only, means, &mut || reading.record())?;
         reading.finish();
         report.diagnosis(&diagnosis);
         return Ok(if diagnosis.proposal.is_some() { Exit::Damage } else { nothing_to_mend(&diagnosis) });
     }
-    let Some(mut keeper) = lock(&palace, &args.go, report)? else { return Ok(Exit::Usage) };
+    let Some(mut keeper) = lock(call, &args.go)? else { return Ok(Exit::Usage) };
     let diagnosis = keeper.propose_repair(&args.only, means, &mut || reading.record())?;
     reading.finish();
     let exit = nothing_to_mend(&diagnosis);
@@ -160,68 +174,70 @@ fn nothing_to_mend(diagnosis: &Diagnosis) -> Exit {
     if is_grave { Exit::Refused } else { Exit::Done }
 }
 
-fn rebuild(palace: PathBuf, args: &GoArgs, report: &Report) -> Result<Exit, Error> {
-    let means = means(&palace, args)?;
+fn rebuild(call: Call, args: &GoArgs) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
+    let means = means(call, args)?;
     let reading = Progress::reading(report);
     if args.plan {
-        let proposal = keeper::propose_rebuild(&palace, means, &mut || reading.record())?;
+        let proposal = keeper::propose_rebuild(disk, palace, means, &mut || reading.record())?;
         reading.finish();
         report.proposal(&proposal);
         return Ok(if proposal.losses.is_empty() { Exit::Done } else { Exit::Damage });
     }
-    let Some(mut keeper) = lock(&palace, args, report)? else { return Ok(Exit::Usage) };
+    let Some(mut keeper) = lock(call, args)? else { return Ok(Exit::Usage) };
     let proposal = keeper.propose_rebuild(means, &mut || reading.record())?;
     reading.finish();
     go_ahead(&mut keeper, proposal, args, None, report)
 }
 
-fn migrate(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
-    match migrate_to(palace, args, report) {
+fn migrate(call: Call, args: &MigrateArgs) -> Result<Exit, Error> {
+    match migrate_to(call, args) {
         Err(error @ Error::AlreadyThere { .. }) => {
-            report.nothing_to_do(&error);
+            call.report.nothing_to_do(&error);
             Ok(Exit::Done)
         }
         migrated => migrated,
     }
 }
 
-fn migrate_to(palace: PathBuf, args: &MigrateArgs, report: &Report) -> Result<Exit, Error> {
+fn migrate_to(call: Call, args: &MigrateArgs) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
     let (to, go) = (args.to.into(), &args.go);
-    let means = means(&palace, go)?;
+    let means = means(call, go)?;
     let reading = Progress::reading(report);
     if go.plan {
-        let proposal = keeper::propose_migration(&palace, to, means, &mut || reading.record())?;
+        let proposal = keeper::propose_migration(disk, palace, to, means, &mut || reading.record())?;
         reading.finish();
         report.proposal(&proposal);
         return Ok(if proposal.losses.is_empty() { Exit::Done } else { Exit::Damage });
     }
-    let Some(mut keeper) = lock(&palace, go, report)? else { return Ok(Exit::Usage) };
+    let Some(mut keeper) = lock(call, go)? else { return Ok(Exit::Usage) };
     let proposal = keeper.propose_migration(to, means, &mut || reading.record())?;
     reading.finish();
     go_ahead(&mut keeper, proposal, go, None, report)
 }
 
 /// Looked at before anything is locked or recovered: what makes no sense is refused first.
-fn means(palace: &Path, args: &GoArgs) -> Result<Means, Error> {
+fn means(call: Call, args: &GoArgs) -> Result<Means, Error> {
     let means = Means::from(Limits { batch_bytes: args.batch_bytes });
     match &args.staging {
-        Some(directory) => means.with_staging(palace, directory),
+        Some(directory) => means.with_staging(call.disk, call.palace, directory),
         None => Ok(means),
     }
 }
 
 /// Locks the palace and recovers it; `None` where consent will be needed and nobody is here to give it.
-fn lock(palace: &Path, args: &GoArgs, report: &Report) -> Result<Option<Keeper>, Error> {
-    match args.yes || may_ask(report) {
-        true => lock_now(palace, report).map(Some),
+fn lock<'c>(call: Call<'c>, args: &GoArgs) -> Result<Option<Keeper<'c>>, Error> {
+    match args.yes || may_ask(call.report) {
+        true => lock_now(call).map(Some),
         false => Ok(None),
     }
 }
 
 /// Locks the palace and recovers it.
-fn lock_now(palace: &Path, report: &Report) -> Result<Keeper, Error> {
-    let mut keeper = Keeper::lock(palace)?;
-    recover_first(&mut keeper, report)?;
+fn lock_now(call: Call<'_>) -> Result<Keeper<'_>, Error> {
+    let mut keeper = Keeper::lock(call.disk, call.palace)?;
+    recover_first(&mut keeper, call.report)?;
     Ok(keeper)
 }
 

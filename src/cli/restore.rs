@@ -2,18 +2,18 @@
 
 use super::args::RestoreArgs;
 use super::progress::Progress;
-use super::report::{Carried, Report};
-use super::{Exit, agrees, lock_now, may_ask};
+use super::report::Carried;
+use super::{Call, Exit, agrees, lock_now, may_ask};
 use crate::engine::Step;
 use crate::keeper::{self, Error, Holding, Restoration};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
-use std::path::Path;
 
-pub(super) fn restore(palace: &Path, args: &RestoreArgs, report: &Report) -> Result<Exit, Error> {
+pub(super) fn restore(call: Call, args: &RestoreArgs) -> Result<Exit, Error> {
+    let Call { disk, palace, report } = call;
     let reading = Progress::reading(report);
     if args.plan {
-        let restoration = keeper::propose_restore(palace, args.operation, &mut || reading.record())?;
+        let restoration = keeper::propose_restore(disk, palace, args.operation, &mut || reading.record())?;
         reading.finish();
         let steps = restoration.proposal.plan.steps.iter().zip(1..);
         let steps = steps.map(|(step, number)| format!("{number:>4}  {step}"));
@@ -23,11 +23,11 @@ pub(super) fn restore(palace: &Path, args: &RestoreArgs, report: &Report) -> Res
         );
         return Ok(Exit::Done);
     }
-    keeper::look(palace)?.operation(args.operation)?; // nobody is asked about what is not there
+    keeper::look(disk, palace)?.operation(args.operation)?; // nobody is asked about what is not there
     if !args.yes && !may_ask(report) {
         return Ok(Exit::Usage);
     }
-    let mut keeper = lock_now(palace, report)?;
+    let mut keeper = lock_now(call)?;
     let restoration = keeper.propose_restore(args.operation, &mut || reading.record())?;
     reading.finish();
     let told = lines(&restoration).join("\n");

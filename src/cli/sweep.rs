@@ -3,11 +3,11 @@
 use super::args::{GoneArgs, SweepArgs};
 use super::plans::loss_lines;
 use super::report::{Report, when};
-use super::{Exit, agrees, may_ask};
+use super::{Call, Exit, agrees, may_ask};
 use crate::keeper::{self, Candidate, Choice, Consent, Error, Hold, Sweeper, USUAL_DAYS, USUAL_NEWEST};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is said of a sweep.
 struct Told<'t> {
@@ -24,26 +24,26 @@ enum Tense {
     Did,
 }
 
-pub(super) fn sweep(palace: PathBuf, args: &SweepArgs, report: &Report) -> Result<Exit, Error> {
+pub(super) fn sweep(Call { disk, palace, report }: Call, args: &SweepArgs) -> Result<Exit, Error> {
     let (choice, consent) = (choice(&args.gone), consent(args));
     if args.plan || choice == Choice::Usual {
-        let candidates = keeper::plan_sweep(&palace, &choice, consent)?;
-        let suggestion = (choice == Choice::Usual).then(|| suggestion(&palace, &candidates));
+        let candidates = keeper::plan_sweep(disk, palace, &choice, consent)?;
+        let suggestion = (choice == Choice::Usual).then(|| suggestion(palace, &candidates));
         Told { candidates: &candidates, tense: Tense::Would, suggestion }.tell(report);
         return Ok(exit(&choice, &candidates));
     }
     if !args.yes && !may_ask(report) {
         return Ok(Exit::Usage);
     }
-    let Some(mut sweeper) = Sweeper::lock(&palace)? else {
-        let candidates = keeper::plan_sweep(&palace, &choice, consent)?; // which knows whether a number is missing
+    let Some(mut sweeper) = Sweeper::lock(disk, palace)? else {
+        let candidates = keeper::plan_sweep(disk, palace, &choice, consent)?; // which knows whether a number is missing
         Told { candidates: &candidates, tense: Tense::Did, suggestion: None }.tell(report);
         return Ok(Exit::Done);
     };
     if let Some(ended) = sweeper.recover(&mut ())? {
         report.recovered_first(&ended);
     }
-    let mut candidates = keeper::plan_sweep(&palace, &choice, consent)?;
+    let mut candidates = keeper::plan_sweep(disk, palace, &choice, consent)?;
     let agreed: Vec<u32> = candidates.iter().filter(|one| one.goes()).map(|one| one.operation.number).collect();
     if !agreed.is_empty() {
         if !args.yes && !agrees(report, &question(&candidates)) {

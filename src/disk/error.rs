@@ -15,6 +15,13 @@ pub struct Error {
     source: io::Error,
 }
 
+/// The operating system's answer alone, for whoever names the path himself.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        error.source
+    }
+}
+
 impl Error {
     /// An error of `verb` at `path`.
     pub fn new(verb: &'static str, path: &Path, source: io::Error) -> Error {

@@ -79,19 +79,19 @@ pub trait Contents: fmt::Debug {
 
 /// Reads a file from its beginning to its end.
 #[derive(Debug)]
-pub struct Reader {
-    contents: Box<dyn Contents>,
+pub struct Reader<'c> {
+    contents: &'c dyn Contents,
     at: u64,
 }
 
-impl Reader {
+impl<'c> Reader<'c> {
     /// A reader at the beginning of a file.
-    pub fn new(contents: Box<dyn Contents>) -> Reader {
+    pub fn new(contents: &'c dyn Contents) -> Reader<'c> {
         Reader { contents, at: 0 }
     }
 }
 
-impl io::Read for Reader {
+impl io::Read for Reader<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let read = self.contents.read_at(bytes, self.at)?;
         self.at += read as u64;

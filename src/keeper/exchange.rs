@@ -1,61 +1,60 @@
 //! Palaces as text: out of any store, and into a directory that has none.
 
-use super::propose::{Desk, Gathered, reading};
+use super::propose::{Desk, Gathered, reading, temporary};
 use super::{Error, Keeper, Kind, Means, Proposal, neighbours, resolve};
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{self, Disk};
 use crate::engine::{Contents, Enclosure};
 use crate::ops::{Step, names, rebuild};
 use crate::store::chroma::check::{self, Depth};
 use crate::store::chroma::{self, DATABASE, Emitter, Format, Intake, Limits, Loss, Preparation, Survey};
 use crate::store::exact::{Reader, TakenIn};
 use crate::store::lines::{self, Summary};
-use crate::store::scratch::Scratch;
+use crate::store::scratch::{Room, Scratch};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// A palace that is about to be written out.
-pub struct Export {
+pub struct Export<'d> {
+    disk: &'d dyn Disk,
     palace: PathBuf,
     kind: Kind,
-    before: Vec<(PathBuf, u64, SystemTime)>,
-    emitter: Emitter,
+    before: Vec<(PathBuf, u64, i64)>,
+    emitter: Emitter<'d>,
     found: Survey,
     /// Names of the collections of which something cannot be written out.
     partial: BTreeSet<String>,
     /// What cannot be written out.
     pub losses: Vec<Loss>,
     /// Holds what was taken in of a store that is not chromadb's.
-    _scratch: Option<Scratch>,
+    _scratch: Option<Scratch<'d>>,
 }
 
 /// Reads a palace of any kind for writing it out, without a lock and without changing a byte of it.
-pub fn export(palace: &Path, watch: &mut dyn FnMut()) -> Result<Export, Error> {
-    let palace = resolve(palace)?;
-    let kind = Kind::of(&palace)?.ok_or_else(|| chroma::Error::NotAPalace(palace.clone()))?;
-    let before = state(&palace);
-    let scratch = std::env::temp_dir();
+pub fn export<'d>(disk: &'d dyn Disk, palace: &Path, watch: &mut dyn FnMut()) -> Result<Export<'d>, Error> {
+    let palace = resolve(disk, palace)?;
+    let kind = Kind::of(disk, &palace)?.ok_or_else(|| chroma::Error::NotAPalace(palace.clone()))?;
+    let before = state(disk, &palace);
+    let room = temporary(disk);
     let (directory, mut losses, held, mut preparation) = match kind {
         Kind::Chroma => {
-            let checked = check::check(&palace, &scratch, Depth::Pages, &mut || ())?;
-            let preparation = reading(&desk(&palace, &scratch).preparation(&checked)?);
+            let checked = check::check(&palace, &room, Depth::Pages, &mut || ())?;
+            let preparation = reading(&desk(&palace, &room).preparation(&checked)?);
             (palace.clone(), preparation.losses(), None, preparation)
         }
         Kind::Exact => {
-            let TakenIn { directory, losses } = Reader::open(&palace, &scratch)?.taken_in(&scratch, watch)?;
+            let TakenIn { directory, losses } = Reader::open(&palace, &room)?.taken_in(&room, watch)?;
             (directory.path().to_owned(), losses, Some(directory), Preparation::default())
         }
     };
-    let desk = desk(&palace, &scratch);
+    let desk = desk(&palace, &room);
     let (source, found) = desk.read_applied(&directory, &mut preparation, Limits::default(), watch)?;
     losses.extend(found.losses.iter().cloned());
     let emitter = Emitter::new(source)?;
     let partial = unwritable(&emitter, &mut losses, watch)?;
     losses.sort();
     losses.dedup();
-    Ok(Export { palace, kind, before, emitter, found, partial, losses, _scratch: held })
+    Ok(Export { disk, palace, kind, before, emitter, found, partial, losses, _scratch: held })
 }
 
 /// What text cannot hold; returns the names of the collections it is in.
@@ -81,7 +80,7 @@ fn unwritable(
     Ok(partial)
 }
 
-impl Export {
+impl Export<'_> {
     /// How many records there are.
     pub fn records(&self) -> u64 {
         self.found.collections.iter().map(|one| one.totals.records).sum()
@@ -97,7 +96,7 @@ impl Export {
         let digests = whole.map(|one| (one.collection.name.clone(), one.totals.digest));
         let digests: BTreeMap<_, _> = digests.collect();
         let (palace, before) = (&self.palace, &self.before);
-        let is_unchanged = || state(palace) == *before;
+        let is_unchanged = || state(self.disk, palace) == *before;
         match lines::write(&self.emitter, &digests, output, &is_unchanged, watch)? {
             Some(summary) => Ok(summary),
             None => Err(Error::ChangedMeanwhile { palace: palace.clone(), database: self.kind.database() }),
@@ -106,39 +105,39 @@ impl Export {
 }
 
 /// The files of a store, with length and time of change: enough to notice that somebody wrote to one.
-fn state(palace: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
+fn state(disk: &dyn Disk, palace: &Path) -> Vec<(PathBuf, u64, i64)> {
     let known = |path: PathBuf| {
-        let found = fs::symlink_metadata(&path).ok()?;
-        Some((path, found.len(), found.modified().ok()?))
+        let found = disk.stat(&path).ok()??;
+        Some((path, found.length, found.modified_ns))
     };
-    let mut files: Vec<_> = neighbours::store_paths(palace).into_iter().filter_map(known).collect();
+    let mut files: Vec<_> = neighbours::store_paths(disk, palace).into_iter().filter_map(known).collect();
     files.sort();
     files
 }
 
-fn desk<'d>(palace: &'d Path, scratch: &'d Path) -> Desk<'d> {
-    Desk { palace, scratch, space: scratch, annex: None }
+fn desk<'d, 'p>(palace: &'p Path, room: &'p Room<'d>) -> Desk<'d, 'p> {
+    Desk { palace, room: room.clone(), space: &room.directory, annex: None }
 }
 
-impl Keeper {
+impl<'d> Keeper<'d> {
     /// Opens a directory that has no store, to import one; it is made where there is none.
-    pub fn lock_empty(palace: &Path) -> Result<Keeper, Error> {
-        if let Err(moved @ Error::MovedAway { .. }) = resolve(palace) {
+    pub fn lock_empty(disk: &'d dyn Disk, palace: &Path) -> Result<Keeper<'d>, Error> {
+        if let Err(moved @ Error::MovedAway { .. }) = resolve(disk, palace) {
             return Err(moved);
         }
-        if !palace.exists() {
+        if disk.resolve(palace).is_err() {
             let absolute = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
-            RealDisk::new().create_dir(&absolute)?;
+            disk.create_dir(&absolute)?;
         }
-        let palace = resolve(palace)?;
-        insist_on_no_store(&palace)?;
-        Keeper::lock_directory(palace)
+        let palace = resolve(disk, palace)?;
+        insist_on_no_store(disk, &palace)?;
+        Keeper::lock_directory(disk, palace)
     }
 
     /// Removes the directory that was made for an import which came to nothing.
     pub fn leave_empty(self) -> Result<(), Error> {
-        let disk = RealDisk::new();
-        if self.keep.interrupted(&disk)?.is_none() && disk.list(&self.palace)?.is_empty() {
+        let disk = self.disk.afresh();
+        if self.keep.interrupted(&*disk)?.is_none() && disk.list(&self.palace)?.is_empty() {
             disk.remove(&self.palace)?;
         }
         Ok(())
@@ -151,50 +150,51 @@ impl Keeper {
         to: &'static Format,
         means: impl Into<Means>,
         watch: &mut dyn FnMut(),
-    ) -> Result<Proposal, Error> {
+    ) -> Result<Proposal<'d>, Error> {
         let Means { limits, annex } = means.into();
         self.desk(annex).import(input, to, limits, watch)
     }
 }
 
 /// Plans an import without a lock and without writing anything, the keep and the palace's directory included.
-pub fn propose_import(
+pub fn propose_import<'d>(
+    disk: &'d dyn Disk,
     palace: &Path,
     input: &mut dyn BufRead,
     to: &'static Format,
     means: impl Into<Means>,
     watch: &mut dyn FnMut(),
-) -> Result<Proposal, Error> {
+) -> Result<Proposal<'d>, Error> {
     let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
-    let there = palace.ancestors().find(|directory| directory.is_dir()).unwrap_or(&palace);
+    let there = palace.ancestors().find(|there| disk::is_directory(disk, there)).unwrap_or(&palace);
     let Means { limits, annex } = means.into();
-    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: there, annex }.import(input, to, limits, watch)
+    Desk { palace: &palace, room: temporary(disk), space: there, annex }.import(input, to, limits, watch)
 }
 
-fn insist_on_no_store(palace: &Path) -> Result<(), Error> {
-    match Kind::of(palace)? {
+fn insist_on_no_store(disk: &dyn Disk, palace: &Path) -> Result<(), Error> {
+    match Kind::of(disk, palace)? {
         Some(kind) => Err(Error::HasStore { palace: palace.to_owned(), database: kind.database() }),
         None => Ok(()),
     }
 }
 
-impl Desk<'_> {
+impl<'d> Desk<'d, '_> {
     fn import(
         &self,
         input: &mut dyn BufRead,
         to: &'static Format,
         limits: Limits,
         watch: &mut dyn FnMut(),
-    ) -> Result<Proposal, Error> {
+    ) -> Result<Proposal<'d>, Error> {
         // Looked at again behind the lock: somebody may have been faster, or a recovery has brought a store.
-        insist_on_no_store(self.palace)?;
-        Kind::insist_on_no_stray(self.palace)?;
-        let scratch = Scratch::below(self.scratch, self.palace)?;
+        insist_on_no_store(self.room.disk, self.palace)?;
+        Kind::insist_on_no_stray(self.room.disk, self.palace)?;
+        let scratch = Scratch::new(&self.room, self.palace)?;
         let (spool, bytes) = scratch.spool(names::INPUT, input)?;
-        let taken = Scratch::below(self.scratch, self.palace)?; // nobody needs it when the operation runs
+        let taken = Scratch::new(&self.room, self.palace)?; // nobody needs it when the operation runs
         let mut intake = Intake::create(&taken.path().join(DATABASE))?;
-        let file = File::open(&spool).map_err(|source| chroma::Error::Scratch { path: spool.clone(), source })?;
-        let summary = lines::read(&mut BufReader::new(file), &mut intake, watch)?;
+        let lines = self.room.disk.open(&spool)?;
+        let summary = lines::read(&mut BufReader::new(disk::Reader::new(&*lines)), &mut intake, watch)?;
         intake.finish()?;
         let step = Step::Lines(lines::Step::TakeIn { records: summary.records, bytes });
         let mut unheld = Vec::new();

@@ -221,10 +221,10 @@ fn is_file(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
 }
 
 /// Whether a path is a keep, or lies in one: what is there belongs to operations.
-pub(super) fn is_in_keep(path: &Path) -> bool {
+pub(super) fn is_in_keep(disk: &dyn Disk, path: &Path) -> bool {
     let is_keep = |directory: &Path| {
         let is_named = directory.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".keep"));
-        is_named && directory.join(LOCK).is_file()
+        is_named && is_file(disk, &directory.join(LOCK)).unwrap_or(false)
     };
     path.ancestors().any(is_keep)
 }

@@ -1,6 +1,7 @@
 //! What kind of store a palace has: told by the names of its files, as MemPalace tells it.
 
 use super::Error;
+use crate::disk::Disk;
 use crate::store::{chroma, exact};
 use std::path::Path;
 
@@ -25,16 +26,16 @@ impl Kind {
         }
     }
 
-    fn is_in(self, palace: &Path) -> bool {
-        palace.join(self.database()).symlink_metadata().is_ok()
+    fn is_in(self, disk: &dyn Disk, palace: &Path) -> bool {
+        stands(disk, &palace.join(self.database()))
     }
 
     /// The kind of store that a palace has; `None` where it has none.
     ///
     /// # Errors
     /// [`Error::TwoStores`]: MemPalace itself refuses such a palace.
-    pub fn of(palace: &Path) -> Result<Option<Kind>, Error> {
-        match Kind::ALL.map(|kind| kind.is_in(palace)) {
+    pub fn of(disk: &dyn Disk, palace: &Path) -> Result<Option<Kind>, Error> {
+        match Kind::ALL.map(|kind| kind.is_in(disk, palace)) {
             [true, true] => Err(Error::TwoStores { palace: palace.to_owned() }),
             [true, false] => Ok(Some(Kind::Chroma)),
             [false, true] => Ok(Some(Kind::Exact)),
@@ -44,20 +45,25 @@ impl Kind {
 
     /// Insists on no journal or log lying in the palace without its database: it would be taken for that of whatever
     /// database comes to stand beside it.
-    pub(super) fn insist_on_no_stray(palace: &Path) -> Result<(), Error> {
-        let absent = Kind::ALL.into_iter().filter(|kind| !kind.is_in(palace));
+    pub(super) fn insist_on_no_stray(disk: &dyn Disk, palace: &Path) -> Result<(), Error> {
+        let absent = Kind::ALL.into_iter().filter(|kind| !kind.is_in(disk, palace));
         let mut paths = absent.flat_map(|kind| chroma::siblings(kind.database())).map(|name| palace.join(name));
-        match paths.find(|path| path.symlink_metadata().is_ok()) {
+        match paths.find(|path| stands(disk, path)) {
             Some(path) => Err(Error::Stray { path }),
             None => Ok(()),
         }
     }
 
     /// Insists on a store of chromadb's, where only that can be worked on.
-    pub(super) fn insist_on_chroma(palace: &Path) -> Result<(), Error> {
-        match Kind::of(palace)? {
+    pub(super) fn insist_on_chroma(disk: &dyn Disk, palace: &Path) -> Result<(), Error> {
+        match Kind::of(disk, palace)? {
             Some(Kind::Exact) => Err(Error::Exact { palace: palace.to_owned() }),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether anything stands at `path` that can be seen.
+pub(super) fn stands(disk: &dyn Disk, path: &Path) -> bool {
+    matches!(disk.stat(path), Ok(Some(_)))
 }

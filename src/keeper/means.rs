@@ -2,7 +2,7 @@
 
 use super::keep::Keep;
 use super::{Error, resolve};
-use crate::disk::{Disk, Kind, RealDisk};
+use crate::disk::{Disk, Kind};
 use crate::ops::AnnexRoom;
 use crate::store::chroma::Limits;
 use crate::tree::Annex;
@@ -39,25 +39,24 @@ impl Means {
     ///
     /// # Errors
     /// [`Error::NoStaging`] where nothing can be built there.
-    pub fn with_staging(self, palace: &Path, directory: &Path) -> Result<Means, Error> {
-        let disk = RealDisk::new();
+    pub fn with_staging(self, disk: &dyn Disk, palace: &Path, directory: &Path) -> Result<Means, Error> {
         // One that is not there yet is the affair of whoever makes it.
-        let palace = match palace.exists() {
-            true => resolve(palace)?,
+        let palace = match disk.resolve(palace).is_ok() {
+            true => resolve(disk, palace)?,
             false => std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned()),
         };
         let unfit = |why| Error::NoStaging { directory: directory.to_owned(), why };
-        let real = directory.canonicalize().map_err(|error| unfit(Unusable::Unreachable(error)))?;
+        let real = disk.resolve(directory).map_err(|error| unfit(Unusable::Unreachable(error.into())))?;
         if disk.stat(&real)?.is_none_or(|found| found.kind != Kind::Directory) {
             return Err(unfit(Unusable::NotADirectory));
         }
-        let keep = Keep::find(&disk, &palace)?.map(|keep| keep.path().to_owned());
+        let keep = Keep::find(disk, &palace)?.map(|keep| keep.path().to_owned());
         if real.starts_with(&palace) || keep.is_some_and(|keep| real.starts_with(keep)) {
             return Err(unfit(Unusable::Inside));
         }
         rustix::fs::access(&real, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
             .map_err(|error| unfit(Unusable::Unwritable(error.into())))?;
-        let annex = Annex::within(&disk, &real)?.ok_or_else(|| unfit(Unusable::Unnameable))?;
+        let annex = Annex::within(disk, &real)?.ok_or_else(|| unfit(Unusable::Unnameable))?;
         Ok(Means { annex: Some(annex), ..self })
     }
 }

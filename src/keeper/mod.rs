@@ -34,28 +34,31 @@ pub use sweep::{Candidate, Choice, Consent, Sweeper, USUAL_DAYS, USUAL_NEWEST, p
 pub use transfer::Target;
 pub use view::{History, OperationView, look, preview_recovery};
 
-use crate::disk::{Disk, Lock, Poison, RealDisk};
+use crate::disk::{self, Disk, Lock, Poison};
 use crate::engine::{self, Begin, Direction, Operation, Outcome, Verdict, Watch};
 use crate::journal::{self, Tail};
 use crate::ops::{Step, World};
 use crate::store::chroma;
 use crate::store::chroma::check::Code;
+use crate::store::scratch::Room;
 use crate::tree::Annex;
 use keep::{Folder, Keep};
 use propose::Desk;
 use std::path::{Path, PathBuf};
 
 /// A palace, locked for writing.
-pub struct Keeper {
+pub struct Keeper<'d> {
+    /// Each operation works with a fresh one, so that one that failed can be undone.
+    disk: &'d dyn Disk,
     palace: PathBuf,
     keep: Keep,
     _locks: Vec<Box<dyn Lock>>,
 }
 
 /// A palace that is in order, and how it came to be.
-pub struct Opened {
+pub struct Opened<'d> {
     /// The palace.
-    pub keeper: Keeper,
+    pub keeper: Keeper<'d>,
     /// What had been cut short, and how it ended now; `None` where nothing had been.
     pub recovered: Option<Ended>,
 }
@@ -95,38 +98,38 @@ pub struct Preview {
 ///
 /// # Errors [`Error::InUse`] where somebody else has it open; [`Error::Refused`] and [`Error::Interrupted`] where the
 /// recovery did not come to its end; the palace has then not been touched, or the next recovery goes on.
-pub fn open(palace: &Path) -> Result<Opened, Error> {
-    let mut keeper = Keeper::lock(palace)?;
+pub fn open<'d>(disk: &'d dyn Disk, palace: &Path) -> Result<Opened<'d>, Error> {
+    let mut keeper = Keeper::lock(disk, palace)?;
     let recovered = keeper.recover(&mut ())?;
     Ok(Opened { keeper, recovered })
 }
 
-impl Keeper {
+impl<'d> Keeper<'d> {
     /// Locks a palace. The keep is made where there is none.
-    pub fn lock(palace: &Path) -> Result<Keeper, Error> {
-        let palace = resolve(palace)?;
+    pub fn lock(disk: &'d dyn Disk, palace: &Path) -> Result<Keeper<'d>, Error> {
+        let palace = resolve(disk, palace)?;
         // No keep is made for what is no palace.
-        if Keep::find(&RealDisk::new(), &palace)?.is_none() && Kind::of(&palace)? != Some(Kind::Exact) {
-            chroma::find_database(&palace)?;
+        if Keep::find(disk, &palace)?.is_none() && Kind::of(disk, &palace)? != Some(Kind::Exact) {
+            chroma::find_database(disk, &palace)?;
         }
-        Keeper::lock_directory(palace)
+        Keeper::lock_directory(disk, palace)
     }
 
-    fn lock_directory(palace: PathBuf) -> Result<Keeper, Error> {
-        if keep::is_in_keep(&palace) {
+    fn lock_directory(disk: &'d dyn Disk, palace: PathBuf) -> Result<Keeper<'d>, Error> {
+        if keep::is_in_keep(disk, &palace) {
             return Err(Error::InKeep { palace });
         }
-        let disk = RealDisk::new();
-        let keep = match Keep::find(&disk, &palace)? {
+        let fresh = disk.afresh();
+        let keep = match Keep::find(&*fresh, &palace)? {
             Some(keep) => {
-                keep.folders(&disk)?; // a keep that holds strangers is not even locked
+                keep.folders(&*fresh)?; // a keep that holds strangers is not even locked
                 keep
             }
-            None => Keep::create(&disk, &palace)?,
+            None => Keep::create(&*fresh, &palace)?,
         };
-        let locks = neighbours::shut_out(&disk, &palace, &keep)?;
-        keep.tidy(&disk)?;
-        Ok(Keeper { palace, keep, _locks: locks })
+        let locks = neighbours::shut_out(&*fresh, &palace, &keep)?;
+        keep.tidy(&*fresh)?;
+        Ok(Keeper { disk, palace, keep, _locks: locks })
     }
 
     /// The palace's directory, symbolic links resolved.
@@ -136,9 +139,9 @@ impl Keeper {
 
     /// Ends the interrupted operation, if there is one: forward where it was committed, back where it was not.
     pub fn recover(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
-        let disk = RealDisk::new();
-        let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (mut operation, tail, mut world) = self.pick_up(&disk, &folder)?;
+        let disk = self.disk.afresh();
+        let Some(folder) = self.keep.interrupted(&*disk)? else { return Ok(None) };
+        let (mut operation, tail, mut world) = self.pick_up(&*disk, &folder)?;
         match operation.recover(&mut world, watch) {
             Ok(outcome) => Ok(Some(ended(&folder, (&operation, &world), tail, outcome))),
             Err(error) => Err(self.interrupted(&folder, error)),
@@ -147,18 +150,18 @@ impl Keeper {
 
     /// Goes on with the interrupted operation from where it was cut short, if the journal allows it.
     pub fn resume(&mut self, watch: &mut dyn Watch) -> Result<Option<Ended>, Error> {
-        let disk = RealDisk::new();
-        let Some(folder) = self.keep.interrupted(&disk)? else { return Ok(None) };
-        let (operation, tail, _) = self.pick_up(&disk, &folder)?;
-        self.drive(&disk, &folder, (operation, tail), watch).map(Some)
+        let disk = self.disk.afresh();
+        let Some(folder) = self.keep.interrupted(&*disk)? else { return Ok(None) };
+        let (operation, tail, _) = self.pick_up(&*disk, &folder)?;
+        self.drive(&*disk, &folder, (operation, tail), watch).map(Some)
     }
 
     /// Opens an operation that has begun, and makes durable what was left of it, wherever it works (invariant I5).
-    fn pick_up<'d>(
+    fn pick_up<'o>(
         &self,
-        disk: &'d RealDisk,
+        disk: &'o dyn Disk,
         folder: &Folder,
-    ) -> Result<(Operation<'d, Step>, Tail, World<'d>), Error> {
+    ) -> Result<(Operation<'o, Step>, Tail, World<'o>), Error> {
         let stopped = |error| self.interrupted(folder, error);
         let (operation, entry) = Operation::open(disk, &folder.path).map_err(stopped)?;
         let world = World::new(disk, &self.palace, &folder.path, operation.plan());
@@ -167,7 +170,7 @@ impl Keeper {
     }
 
     /// Reads the palace and plans a rebuild. Nothing is changed.
-    pub fn propose_rebuild(&self, means: impl Into<Means>, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+    pub fn propose_rebuild(&self, means: impl Into<Means>, watch: &mut dyn FnMut()) -> Result<Proposal<'d>, Error> {
         let Means { limits, annex } = means.into();
         self.desk(annex).rebuild(limits, watch)
     }
@@ -178,7 +181,7 @@ impl Keeper {
         to: Target,
         means: impl Into<Means>,
         watch: &mut dyn FnMut(),
-    ) -> Result<Proposal, Error> {
+    ) -> Result<Proposal<'d>, Error> {
         let Means { limits, annex } = means.into();
         self.desk(annex).migrate(to, limits, watch)
     }
@@ -189,18 +192,19 @@ impl Keeper {
         wanted: &[Code],
         means: impl Into<Means>,
         watch: &mut dyn FnMut(),
-    ) -> Result<Diagnosis, Error> {
+    ) -> Result<Diagnosis<'d>, Error> {
         let Means { limits, annex } = means.into();
         self.desk(annex).repair(wanted, limits, watch)
     }
 
     /// Finds what an operation replaced and plans its return. Nothing is changed.
-    pub fn propose_restore(&self, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {
+    pub fn propose_restore(&self, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration<'d>, Error> {
         self.desk(None).restore(&self.keep, number, watch)
     }
 
-    fn desk(&self, annex: Option<Annex>) -> Desk<'_> {
-        Desk { palace: &self.palace, scratch: self.keep.path(), space: self.keep.path(), annex }
+    fn desk(&self, annex: Option<Annex>) -> Desk<'d, '_> {
+        let (room, space) = (Room::new(self.disk, self.keep.path()), self.keep.path());
+        Desk { palace: &self.palace, room, space, annex }
     }
 
     /// Runs what was proposed.
@@ -213,8 +217,8 @@ impl Keeper {
         if let Some((path, needed, free)) = [here].into_iter().chain(outside).find(|(_, needed, free)| needed > free) {
             return Err(Error::NoSpace { path: path.to_owned(), needed, free });
         }
-        let disk = RealDisk::new();
-        let folder = self.keep.next(&disk, proposal.title)?;
+        let disk = self.disk.afresh();
+        let folder = self.keep.next(&*disk, proposal.title)?;
         let began_at = jiff::Timestamp::now().as_second();
         let (number, title) = (folder.number, proposal.title.to_owned());
         let enclosures: Vec<_> = [Account::of(&proposal).enclosure()]
@@ -222,8 +226,8 @@ impl Keeper {
             .chain(proposal.enclosed.iter().map(|(enclosure, _)| enclosure.clone()))
             .collect();
         let begin = Begin { number, title, began_at, plan: proposal.plan };
-        match Operation::begin(&disk, &folder.path, &self.keep.unborn(), begin, &enclosures) {
-            Ok(operation) => self.drive(&disk, &folder, (operation, Tail::Clean), watch),
+        match Operation::begin(&*disk, &folder.path, &self.keep.unborn(), begin, &enclosures) {
+            Ok(operation) => self.drive(&*disk, &folder, (operation, Tail::Clean), watch),
             Err(failed) if disk.stat(&folder.path)?.is_some() => Err(self.interrupted(&folder, failed)),
             Err(failed) => Err(Error::NotBegun { source: failed }),
         }
@@ -233,7 +237,7 @@ impl Keeper {
     /// fresh look at the disk, and the same walk.
     fn drive(
         &self,
-        disk: &RealDisk,
+        disk: &dyn Disk,
         folder: &Folder,
         (mut operation, tail): (Operation<Step>, Tail),
         watch: &mut dyn Watch,
@@ -250,8 +254,8 @@ impl Keeper {
             return Err(self.interrupted(folder, failed));
         }
         drop((operation, world));
-        let disk = RealDisk::new();
-        let (mut operation, _, mut world) = self.pick_up(&disk, folder)?;
+        let disk = disk.afresh();
+        let (mut operation, _, mut world) = self.pick_up(&*disk, folder)?;
         match operation.abort(&failed.to_string(), &mut world, watch) {
             Ok(_) => {
                 let left_behind = world.annex_out_of_reach();
@@ -263,7 +267,7 @@ impl Keeper {
 
     fn interrupted(&self, folder: &Folder, source: engine::Error) -> Error {
         let (palace, folder) = (self.palace.clone(), folder.path.clone());
-        let annex = annex(&folder);
+        let annex = annex(self.disk, &folder);
         match source {
             engine::Error::Stopped { done, all } => Error::Stopped { done, all },
             engine::Error::Refused { .. } => {
@@ -279,8 +283,8 @@ impl Keeper {
 }
 
 /// Where the operation in a folder has its annex, if its journal can be read and names one.
-fn annex(folder: &Path) -> Option<PathBuf> {
-    let entry = engine::read::<Step>(&RealDisk::new(), &folder.join(keep::JOURNAL)).ok()?;
+fn annex(disk: &dyn Disk, folder: &Path) -> Option<PathBuf> {
+    let entry = engine::read::<Step>(disk, &folder.join(keep::JOURNAL)).ok()?;
     crate::ops::annex_of(&entry.begin.plan)?.path().ok()
 }
 
@@ -297,17 +301,18 @@ fn ended(folder: &Folder, (operation, world): (&Operation<Step>, &World), tail: 
 }
 
 /// The real directory behind a path: what is renamed and locked is the palace, never a link to it.
-pub(crate) fn resolve(palace: &Path) -> Result<PathBuf, Error> {
-    let has_database = |directory: &Path| !matches!(Kind::of(directory), Ok(None));
+pub(crate) fn resolve(disk: &dyn Disk, palace: &Path) -> Result<PathBuf, Error> {
+    let has_database = |directory: &Path| !matches!(Kind::of(disk, directory), Ok(None));
     if !has_database(palace) {
         let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
-        let copies: Vec<PathBuf> = chroma::copies(&palace).into_iter().filter(|copy| has_database(copy)).collect();
+        let copies: Vec<PathBuf> =
+            chroma::copies(disk, &palace).into_iter().filter(|copy| has_database(copy)).collect();
         if !copies.is_empty() {
             return Err(Error::MovedAway { palace, copies });
         }
     }
-    let real = palace.canonicalize().map_err(|_| chroma::Error::NoDirectory(palace.to_owned()))?;
-    match real.is_dir() {
+    let real = disk.resolve(palace).map_err(|_| chroma::Error::NoDirectory(palace.to_owned()))?;
+    match disk::is_directory(disk, &real) {
         true => Ok(real),
         false => Err(chroma::Error::NotADirectory(palace.to_owned()).into()),
     }

@@ -2,8 +2,10 @@
 //!
 //! There is nothing to undo in that, and nothing can be half done: no operation is begun for it.
 
+use super::kind::stands;
+use super::propose::temporary;
 use super::{Error, neighbours, resolve};
-use crate::disk::{Disk, RealDisk, parent};
+use crate::disk::{Disk, parent};
 use crate::store::chroma::check::{self, Depth, Severity};
 use std::path::{Path, PathBuf};
 
@@ -20,9 +22,9 @@ const ASIDE: &str = ".old";
 
 /// A palace that is gone and can be put back: what was moved aside, or the only copy there is. `None` where the
 /// palace is where it should be, or where a person has to choose.
-pub fn find_moved(palace: &Path) -> Option<Moved> {
-    let Err(Error::MovedAway { palace, copies }) = resolve(palace) else { return None };
-    if palace.symlink_metadata().is_ok() {
+pub fn find_moved(disk: &dyn Disk, palace: &Path) -> Option<Moved> {
+    let Err(Error::MovedAway { palace, copies }) = resolve(disk, palace) else { return None };
+    if stands(disk, &palace) {
         return None; // something stands in its place
     }
     let is_aside = |copy: &&PathBuf| copy.to_string_lossy().ends_with(ASIDE);
@@ -39,13 +41,12 @@ impl Moved {
     ///
     /// # Errors
     /// [`Error::MovedAway`] where it is damaged, and a person has to look; [`Error::InUse`] where somebody has it open.
-    pub fn put_back(self, watch: &mut dyn FnMut()) -> Result<(), Error> {
-        let checked = check::check(&self.copy, &std::env::temp_dir(), Depth::Deep, watch)?;
+    pub fn put_back(self, disk: &dyn Disk, watch: &mut dyn FnMut()) -> Result<(), Error> {
+        let checked = check::check(&self.copy, &temporary(disk), Depth::Deep, watch)?;
         if checked.findings.iter().any(|finding| finding.severity == Severity::Damage) {
             return Err(Error::MovedAway { palace: self.palace, copies: vec![self.copy] });
         }
-        neighbours::insist_on_nobody(&self.copy, neighbours::patience())?;
-        let disk = RealDisk::new();
+        neighbours::insist_on_nobody(disk, &self.copy, neighbours::patience())?;
         disk.rename(&self.copy, &self.palace)?;
         Ok(disk.sync(parent(&self.palace))?)
     }

@@ -7,7 +7,7 @@
 //! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.
 
 use super::{Error, Kind, keep::Keep};
-use crate::disk::{Disk, Lock, holder, parent};
+use crate::disk::{Disk, Lock, holder, is_directory, parent};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
@@ -40,7 +40,7 @@ fn patiently<T>(until: Instant, attempt: &mut dyn FnMut() -> Result<T, Error>) -
 pub(super) fn shut_out(disk: &dyn Disk, palace: &Path, keep: &Keep) -> Result<Vec<Box<dyn Lock>>, Error> {
     let until = patience();
     let locks = lock(disk, palace, keep, until)?;
-    insist_on_nobody(palace, until)?;
+    insist_on_nobody(disk, palace, until)?;
     Ok(locks)
 }
 
@@ -54,8 +54,8 @@ pub(super) fn lock(disk: &dyn Disk, palace: &Path, keep: &Keep, until: Instant) 
 }
 
 /// Makes sure that nobody has the palace's store open.
-pub(super) fn insist_on_nobody(palace: &Path, until: Instant) -> Result<(), Error> {
-    patiently(until, &mut || match find_user_of(&store_files(palace)) {
+pub(super) fn insist_on_nobody(disk: &dyn Disk, palace: &Path, until: Instant) -> Result<(), Error> {
+    patiently(until, &mut || match find_user_of(&store_files(disk, palace)) {
         Some(who) => Err(Error::InUse { who }),
         None => Ok(()),
     })
@@ -76,11 +76,11 @@ fn take(disk: &dyn Disk, path: &Path, who: &str) -> Result<Box<dyn Lock>, Error>
 /// MemPalace's own writer lock of this palace (CHROMA.md §6.2); `None` where MemPalace has never run for this user.
 fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Error> {
     let home = std::env::home_dir().unwrap_or_default().join(".mempalace");
-    if !home.is_dir() {
+    if !is_directory(disk, &home) {
         return Ok(None);
     }
     let locks = home.join("locks");
-    if !locks.is_dir() {
+    if !is_directory(disk, &locks) {
         disk.create_dir(&locks)?;
         disk.adopt(&locks, &home)?;
     }
@@ -108,21 +108,21 @@ pub(super) fn find_user_of(files: &HashMap<(u64, u64), PathBuf>) -> Option<Strin
 }
 
 /// The files of a store by what they are rather than by name.
-fn store_files(palace: &Path) -> HashMap<(u64, u64), PathBuf> {
-    let known = |path: PathBuf| fs::symlink_metadata(&path).ok().map(|found| ((found.dev(), found.ino()), path));
-    store_paths(palace).into_iter().filter_map(known).collect()
+fn store_files(disk: &dyn Disk, palace: &Path) -> HashMap<(u64, u64), PathBuf> {
+    let known = |path: PathBuf| disk.stat(&path).ok()?.map(|found| ((found.device, found.node), path));
+    store_paths(disk, palace).into_iter().filter_map(known).collect()
 }
 
 /// The database of a store, of either kind, with its siblings, and all files of all segments.
-pub(super) fn store_paths(palace: &Path) -> Vec<PathBuf> {
+pub(super) fn store_paths(disk: &dyn Disk, palace: &Path) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    for entry in fs::read_dir(palace).into_iter().flatten().flatten() {
-        let name = entry.file_name();
+    for name in disk.list(palace).unwrap_or_default() {
+        let path = palace.join(&name);
         let is_segment = name.to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok());
         if Kind::ALL.iter().any(|kind| name.as_bytes().starts_with(kind.database().as_bytes())) {
-            paths.push(entry.path());
+            paths.push(path);
         } else if is_segment {
-            paths.extend(fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|file| file.path()));
+            paths.extend(disk.list(&path).unwrap_or_default().iter().map(|name| path.join(name)));
         }
     }
     paths

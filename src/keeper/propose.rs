@@ -3,19 +3,19 @@
 use super::keep::Keep;
 use super::means::{self, Means, Outside};
 use super::{Error, Kind, Target, look, resolve};
-use crate::disk::{Disk, RealDisk};
+use crate::disk::Disk;
 use crate::engine::{Enclosure, Plan};
 use crate::ops::{Planned, Step, StoreFiles, amend, rebuild};
 use crate::store::chroma::check::{self, Checked, Code, Depth, Finding, Read, Remedy, Severity};
 use crate::store::chroma::{
     self, Amendment, Finds, Format, Limits, Loss, Origin, Pages, Preparation, Route, Source, Survey, survey,
 };
-use crate::store::scratch::Scratch;
+use crate::store::scratch::{Room, Scratch};
 use crate::tree::Annex;
 use std::path::Path;
 
 /// What would be done.
-pub struct Proposal {
+pub struct Proposal<'d> {
     /// `rebuild`, `repair` or `restore`.
     pub title: &'static str,
     /// What is going to be run.
@@ -41,7 +41,7 @@ pub struct Proposal {
     /// What a person should change elsewhere, in MemPalace's own settings.
     pub notes: Vec<String>,
     /// A file that is born with the operation, and the directory that holds it until then.
-    pub(super) enclosed: Option<(Enclosure, Scratch)>,
+    pub(super) enclosed: Option<(Enclosure, Scratch<'d>)>,
 }
 
 /// A collection in a proposal.
@@ -57,31 +57,31 @@ pub struct ProposedCollection {
 }
 
 /// What is wrong with a palace, and what would mend it.
-pub struct Diagnosis {
+pub struct Diagnosis<'d> {
     /// Findings that the proposal mends.
     pub mended: Vec<Finding>,
     /// Findings that it leaves: nothing has to be done, nobody asked for it, or only a person can.
     pub left: Vec<Finding>,
     /// What would be done; `None` where there is nothing to mend.
-    pub proposal: Option<Proposal>,
+    pub proposal: Option<Proposal<'d>>,
 }
 
 /// Looks through a palace without a lock and without writing anything, the keep included.
-pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
-    let palace = resolve(palace)?;
-    let interrupted = look(&palace)?.interrupted().map(|operation| {
+pub fn check(disk: &dyn Disk, palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
+    let palace = resolve(disk, palace)?;
+    let interrupted = look(disk, &palace)?.interrupted().map(|operation| {
         let evidence = format!("{} ({})", operation.folder.display(), operation.title);
         Finding::new(Code::OperationInterrupted, "the keep", evidence)
     });
-    let mut checked = match Kind::of(&palace) {
+    let mut checked = match Kind::of(disk, &palace) {
         // Of an import that was cut short, or of a migration between its last two renames, nothing else is to be said.
         Err(Error::TwoStores { .. }) | Ok(None) if interrupted.is_some() => {
             Checked { format: None, findings: Vec::new() }
         }
         kind => {
             kind?;
-            Kind::insist_on_chroma(&palace)?;
-            check::check(&palace, &std::env::temp_dir(), depth, watch)?
+            Kind::insist_on_chroma(disk, &palace)?;
+            check::check(&palace, &temporary(disk), depth, watch)?
         }
     };
     checked.findings.splice(0..0, interrupted);
@@ -89,52 +89,64 @@ pub fn check(palace: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Che
 }
 
 /// Plans a rebuild without a lock and without writing anything, the keep included.
-pub fn propose_rebuild(palace: &Path, means: impl Into<Means>, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
-    let palace = resolve(palace)?;
-    let space = Keep::place(&RealDisk::new(), &palace)?;
+pub fn propose_rebuild<'d>(
+    disk: &'d dyn Disk,
+    palace: &Path,
+    means: impl Into<Means>,
+    watch: &mut dyn FnMut(),
+) -> Result<Proposal<'d>, Error> {
+    let palace = resolve(disk, palace)?;
+    let space = Keep::place(disk, &palace)?;
     let Means { limits, annex } = means.into();
-    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space, annex }.rebuild(limits, watch)
+    Desk { palace: &palace, room: temporary(disk), space: &space, annex }.rebuild(limits, watch)
 }
 
 /// Plans a migration without a lock and without writing anything, the keep included.
-pub fn propose_migration(
+pub fn propose_migration<'d>(
+    disk: &'d dyn Disk,
     palace: &Path,
     to: Target,
     means: impl Into<Means>,
     watch: &mut dyn FnMut(),
-) -> Result<Proposal, Error> {
-    let palace = resolve(palace)?;
-    let space = Keep::place(&RealDisk::new(), &palace)?;
+) -> Result<Proposal<'d>, Error> {
+    let palace = resolve(disk, palace)?;
+    let space = Keep::place(disk, &palace)?;
     let Means { limits, annex } = means.into();
-    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space, annex }.migrate(to, limits, watch)
+    Desk { palace: &palace, room: temporary(disk), space: &space, annex }.migrate(to, limits, watch)
 }
 
 /// Plans a repair without a lock and without writing anything, the keep included. No code means all of them.
-pub fn propose_repair(
+pub fn propose_repair<'d>(
+    disk: &'d dyn Disk,
     palace: &Path,
     wanted: &[Code],
     means: impl Into<Means>,
     watch: &mut dyn FnMut(),
-) -> Result<Diagnosis, Error> {
-    let palace = resolve(palace)?;
-    let space = Keep::place(&RealDisk::new(), &palace)?;
+) -> Result<Diagnosis<'d>, Error> {
+    let palace = resolve(disk, palace)?;
+    let space = Keep::place(disk, &palace)?;
     let Means { limits, annex } = means.into();
-    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: &space, annex }.repair(wanted, limits, watch)
+    Desk { palace: &palace, room: temporary(disk), space: &space, annex }.repair(wanted, limits, watch)
+}
+
+/// Where copies are made for reading by whoever writes nothing else.
+pub(super) fn temporary(disk: &dyn Disk) -> Room<'_> {
+    Room::new(disk, &std::env::temp_dir())
 }
 
 /// Where proposals are made.
-pub(super) struct Desk<'d> {
-    pub(super) palace: &'d Path,
+pub(super) struct Desk<'d, 'p> {
+    pub(super) palace: &'p Path,
     /// Where copies are made for reading.
-    pub(super) scratch: &'d Path,
+    pub(super) room: Room<'d>,
     /// Where room is needed.
-    pub(super) space: &'d Path,
+    pub(super) space: &'p Path,
     /// Where the new store is built, if not in the keep.
     pub(super) annex: Option<Annex>,
 }
 
-impl Desk<'_> {
-    pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+impl<'d> Desk<'d, '_> {
+    pub(super) fn rebuild(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal<'d>, Error> {
         self.renew("rebuild", None, limits, watch)
     }
 
@@ -144,7 +156,7 @@ impl Desk<'_> {
         to: &'static Format,
         limits: Limits,
         watch: &mut dyn FnMut(),
-    ) -> Result<Proposal, Error> {
+    ) -> Result<Proposal<'d>, Error> {
         self.renew("migrate", Some(to), limits, watch)
     }
 
@@ -154,9 +166,9 @@ impl Desk<'_> {
         to: Option<&'static Format>,
         limits: Limits,
         watch: &mut dyn FnMut(),
-    ) -> Result<Proposal, Error> {
-        Kind::insist_on_chroma(self.palace)?;
-        let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
+    ) -> Result<Proposal<'d>, Error> {
+        Kind::insist_on_chroma(self.room.disk, self.palace)?;
+        let checked = check::check(self.palace, &self.room, Depth::Pages, &mut || ())?;
         let preparation = self.preparation(&checked)?;
         let mended = if to.is_some() { sound_codes(&checked.findings) } else { Vec::new() };
         let renewed = |preparation: &Preparation, watch: &mut dyn FnMut()| {
@@ -194,7 +206,7 @@ impl Desk<'_> {
     /// How the store has to be read for a format that may have no place for all it holds, and what that leaves out.
     fn fitted(&self, mut preparation: Preparation, to: Option<&Format>) -> Result<(Preparation, Vec<Loss>), Error> {
         let Some(to) = to else { return Ok((preparation, Vec::new())) };
-        let source = Source::open(self.palace, self.scratch, &preparation)?;
+        let source = Source::open(self.palace, &self.room, &preparation)?;
         if source.format().name == to.name {
             return Err(Error::AlreadyThere { palace: self.palace.to_owned(), format: to.name.clone() });
         }
@@ -205,10 +217,15 @@ impl Desk<'_> {
         Ok((preparation, unheld))
     }
 
-    pub(super) fn repair(&self, wanted: &[Code], limits: Limits, watch: &mut dyn FnMut()) -> Result<Diagnosis, Error> {
+    pub(super) fn repair(
+        &self,
+        wanted: &[Code],
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Diagnosis<'d>, Error> {
         let files = self.files()?;
         let how = (Depth::Deep, limits);
-        let (checked, kept) = check::check_and_keep(self.palace, self.scratch, how, watch)?;
+        let (checked, kept) = check::check_and_keep(self.palace, &self.room, how, watch)?;
         let is_clear = !checked.findings.iter().any(hides_records);
         // What a copy has and the palace has not may have been deleted: it comes back only where that was asked for.
         let is_meant = |finding: &Finding| wanted.is_empty() && finding.code != Code::LeftoverRicher;
@@ -259,14 +276,14 @@ impl Desk<'_> {
 
     /// The files are looked at first: whoever writes to them from here on is noticed.
     pub(super) fn files(&self) -> Result<StoreFiles, Error> {
-        Kind::insist_on_chroma(self.palace)?;
-        let files = StoreFiles::look(&RealDisk::new(), self.palace, chroma::DATABASE)?;
+        Kind::insist_on_chroma(self.room.disk, self.palace)?;
+        let files = StoreFiles::look(self.room.disk, self.palace, chroma::DATABASE)?;
         files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()).into())
     }
 
     /// Reads the palace from end to end as a preparation says.
-    fn read(&self, limits: Limits, preparation: &Preparation, watch: &mut dyn FnMut()) -> Result<Read, Error> {
-        let source = Source::open(self.palace, self.scratch, preparation)?;
+    fn read(&self, limits: Limits, preparation: &Preparation, watch: &mut dyn FnMut()) -> Result<Read<'d>, Error> {
+        let source = Source::open(self.palace, &self.room, preparation)?;
         let survey = survey(&source, limits, watch)?;
         Ok(Read { source, survey })
     }
@@ -275,12 +292,11 @@ impl Desk<'_> {
         &self,
         title: &'static str,
         mut files: StoreFiles,
-        (read, preparation): (Read, &Preparation),
+        (read, preparation): (Read<'d>, &Preparation),
         plan: &dyn Fn(&Source, &StoreFiles, &Survey) -> Planned,
-    ) -> Result<Proposal, Error> {
-        let disk = RealDisk::new();
+    ) -> Result<Proposal<'d>, Error> {
         let Read { source, survey } = read;
-        files.look_at_segments(&disk, self.palace, &survey)?;
+        files.look_at_segments(self.room.disk, self.palace, &survey)?;
         let mut planned = plan(&source, &files, &survey);
         planned.losses.extend(preparation.losses());
         self.proposal(title, source.format().name.clone(), planned, &survey, gathered(&source, &survey))
@@ -294,10 +310,10 @@ impl Desk<'_> {
         planned: Planned,
         survey: &Survey,
         (restored, finds): Gathered,
-    ) -> Result<Proposal, Error> {
-        let disk = RealDisk::new();
+    ) -> Result<Proposal<'d>, Error> {
+        let disk = self.room.disk;
         let Planned { plan, bytes_needed, annex, target, collections, mut losses } = planned;
-        let (bytes_needed, outside) = means::share(&disk, self.space, bytes_needed, self.annex.as_ref().zip(annex))?;
+        let (bytes_needed, outside) = means::share(disk, self.space, bytes_needed, self.annex.as_ref().zip(annex))?;
         losses.sort();
         losses.dedup();
         let collections = survey.collections.iter().zip(collections).map(|(one, (name, route))| {

@@ -4,9 +4,10 @@
 //! the old files open may have gone on writing to those.
 
 use super::keep::{Folder, JOURNAL, Keep};
-use super::propose::Desk;
+use super::kind::stands;
+use super::propose::{Desk, temporary};
 use super::{Error, Kind, Proposal, resolve, together};
-use crate::disk::{Disk, RealDisk};
+use crate::disk::Disk;
 use crate::engine::{self, Entry, Outcome};
 use crate::ops::names::{ASIDE, BACKUP};
 use crate::ops::restore::{self, Order, Replaced};
@@ -18,7 +19,7 @@ use crate::tree::{Fingerprint, Spot, is_same};
 use std::path::{Path, PathBuf};
 
 /// What would come back, and what would give way.
-pub struct Restoration {
+pub struct Restoration<'d> {
     /// The operation whose work is taken back.
     pub number: u32,
     /// What that was for.
@@ -32,7 +33,7 @@ pub struct Restoration {
     /// What a person should know before saying yes.
     pub notes: Vec<String>,
     /// What is going to be run.
-    pub proposal: Proposal,
+    pub proposal: Proposal<'d>,
 }
 
 /// What a collection holds.
@@ -50,30 +51,33 @@ pub struct Holding {
 }
 
 /// Plans a restore without a lock and without writing anything, the keep included.
-pub fn propose_restore(palace: &Path, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {
-    let palace = resolve(palace)?;
-    let keep = Keep::find(&RealDisk::new(), &palace)?.ok_or(Error::NoOperation { number })?;
-    Desk { palace: &palace, scratch: &std::env::temp_dir(), space: keep.path(), annex: None }
-        .restore(&keep, number, watch)
+pub fn propose_restore<'d>(
+    disk: &'d dyn Disk,
+    palace: &Path,
+    number: u32,
+    watch: &mut dyn FnMut(),
+) -> Result<Restoration<'d>, Error> {
+    let palace = resolve(disk, palace)?;
+    let keep = Keep::find(disk, &palace)?.ok_or(Error::NoOperation { number })?;
+    Desk { palace: &palace, room: temporary(disk), space: keep.path(), annex: None }.restore(&keep, number, watch)
 }
 
 /// A store that can be read, and what was read.
-type Reading = (Source, Survey, Option<Scratch>);
+type Reading<'d> = (Source<'d>, Survey, Option<Scratch<'d>>);
 
-impl Desk<'_> {
-    pub(super) fn restore(&self, keep: &Keep, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration, Error> {
-        let disk = RealDisk::new();
-        let folder = keep.folder(&disk, number)?;
-        let entry: Entry<Step> = engine::read(&disk, &folder.path.join(JOURNAL))?;
+impl<'d> Desk<'d, '_> {
+    pub(super) fn restore(&self, keep: &Keep, number: u32, watch: &mut dyn FnMut()) -> Result<Restoration<'d>, Error> {
+        let disk = self.room.disk;
+        let folder = keep.folder(disk, number)?;
+        let entry: Entry<Step> = engine::read(disk, &folder.path.join(JOURNAL))?;
         let replaced = match entry.ledger.outcome() {
             None => return Err(Error::NotEnded { number }),
             Some(Outcome::RolledBack) => return Err(Error::NothingReplaced { number, why: "it was rolled back" }),
             Some(Outcome::Completed) => Replaced::of(&entry.begin.plan),
         };
         let replaced = replaced.ok_or(Error::NothingReplaced { number, why: "no store was there before it" })?;
-        let mut now = self.present(&disk)?;
-        let mut find =
-            Find { disk: &disk, palace: self.palace, folder: &folder, replaced: &replaced, notes: Vec::new() };
+        let mut now = self.present(disk)?;
+        let mut find = Find { disk, palace: self.palace, folder: &folder, replaced: &replaced, notes: Vec::new() };
         let part = find.place()?;
         let place = folder.path.join(part);
         let (old, standing) = find.store(&place)?;
@@ -81,15 +85,15 @@ impl Desk<'_> {
         if replaced.vital().next().is_some() {
             // What cannot be rolled cannot stand alone, and must not come back without its journal.
             let rolled = match replaced.database == exact::DATABASE {
-                true => exact::Reader::open(&place, self.scratch).map(drop),
-                false => Source::open(&place, self.scratch, &Preparation::default()).map(drop),
+                true => exact::Reader::open(&place, &self.room).map(drop),
+                false => Source::open(&place, &self.room, &Preparation::default()).map(drop),
             };
             rolled.map_err(|error| find.refuse(format!("its journal cannot be rolled back: {error}")))?;
         }
         self.prove(&find, &place, &standing, watch)?;
         let after = if now.is_some() { self.read_store(self.palace, watch)? } else { None };
         match (&mut now, &after) {
-            (Some(now), Some((_, survey, _))) => now.look_at_segments(&disk, self.palace, survey)?,
+            (Some(now), Some((_, survey, _))) => now.look_at_segments(disk, self.palace, survey)?,
             (Some(_), None) => find.notes.push(
                 "what is in the palace now cannot be read; its indexes stay in the palace, under names that nothing \
                  uses"
@@ -124,15 +128,15 @@ impl Desk<'_> {
 
     /// The store that would give way, looked at before it is read.
     fn present(&self, disk: &dyn Disk) -> Result<Option<StoreFiles>, Error> {
-        let kind = Kind::of(self.palace)?.unwrap_or(Kind::Chroma);
+        let kind = Kind::of(disk, self.palace)?.unwrap_or(Kind::Chroma);
         let now = StoreFiles::look(disk, self.palace, kind.database())?;
-        Kind::insist_on_no_stray(self.palace)?;
+        Kind::insist_on_no_stray(disk, self.palace)?;
         Ok(now)
     }
 
     /// Reads a store as well as it can be read.
-    fn read_store(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Option<Reading>, Error> {
-        if matches!(Kind::of(directory), Ok(Some(Kind::Exact))) {
+    fn read_store(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Option<Reading<'d>>, Error> {
+        if matches!(Kind::of(self.room.disk, directory), Ok(Some(Kind::Exact))) {
             return Ok(self.read_exact(directory, watch).ok());
         }
         for pages in [Pages::Sound, Pages::Salvaged] {
@@ -151,15 +155,15 @@ impl Desk<'_> {
         directory: &Path,
         preparation: &Preparation,
         watch: &mut dyn FnMut(),
-    ) -> Result<Reading, chroma::Error> {
-        let source = Source::open(directory, self.scratch, preparation)?.with_segments_in(self.palace);
+    ) -> Result<Reading<'d>, chroma::Error> {
+        let source = Source::open(directory, &self.room, preparation)?.with_segments_in(self.palace);
         let survey = chroma::survey(&source, Limits::default(), watch)?;
         Ok((source, survey, None))
     }
 
     /// Reads a store without an index as one of chromadb's.
-    fn read_exact(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Reading, chroma::Error> {
-        let taken = exact::Reader::open(directory, self.scratch)?.taken_in(self.scratch, watch)?;
+    fn read_exact(&self, directory: &Path, watch: &mut dyn FnMut()) -> Result<Reading<'d>, chroma::Error> {
+        let taken = exact::Reader::open(directory, &self.room)?.taken_in(&self.room, watch)?;
         let (source, survey, _) = self.survey(taken.directory.path(), &Preparation::default(), watch)?;
         Ok((source, survey, Some(taken.directory)))
     }
@@ -224,7 +228,7 @@ impl Find<'_> {
             return Ok(BACKUP);
         }
         // Where a segment could not be moved aside, it still stands in the palace.
-        let stands = |name: &str| self.palace.join(name).symlink_metadata().is_ok();
+        let stands = |name: &str| stands(self.disk, &self.palace.join(name));
         let also = self.missing(&aside, &stands)?;
         if !also.is_empty() {
             let (missing, also) = (missing.join(", "), also.join(", "));

@@ -6,9 +6,10 @@
 
 use super::hold::{self, Hold};
 use super::keep::{Folder, Keep};
+use super::propose::temporary;
 use super::view::{OperationView, look};
 use super::{Ended, Error, Keeper, Kind, neighbours, resolve};
-use crate::disk::RealDisk;
+use crate::disk::Disk;
 use crate::engine::Watch;
 use crate::store::chroma::check::{self, Depth, Severity};
 use crate::store::chroma::{self, Preparation, Source};
@@ -69,19 +70,18 @@ impl Candidate {
 /// Says of every operation what would become of its folder, without a lock and without writing anything.
 ///
 /// # Errors [`Error::NoOperation`] where a number is chosen that there is not.
-pub fn plan_sweep(palace: &Path, choice: &Choice, consent: Consent) -> Result<Vec<Candidate>, Error> {
-    let history = look(palace)?;
+pub fn plan_sweep(disk: &dyn Disk, palace: &Path, choice: &Choice, consent: Consent) -> Result<Vec<Candidate>, Error> {
+    let history = look(disk, palace)?;
     let chosen = chosen(&history.operations, choice)?;
-    let disk = RealDisk::new();
-    let unsound = LazyCell::new(|| unsound(&history.palace));
+    let unsound = LazyCell::new(|| unsound(disk, &history.palace));
     let candidates = history.operations.into_iter().map(|operation| {
         let is_chosen = chosen.contains(&operation.number);
         let mut holds = operation.holds.clone();
         holds.retain(|hold| consent == Consent::Copies || !hold.yields_to_consent());
         let folder = Folder { number: operation.number, path: operation.folder.clone() };
-        if operation.outcome.is_some() && hold::holds_store(&disk, &folder)? {
+        if operation.outcome.is_some() && hold::holds_store(disk, &folder)? {
             holds.extend(unsound.clone().map(Hold::Palace));
-            let files = hold::files(&disk, &folder.path)?;
+            let files = hold::files(disk, &folder.path)?;
             let files = files.into_iter().map(|(path, stat)| ((stat.device, stat.node), path));
             holds.extend(neighbours::find_user_of(&files.collect()).map(Hold::Open));
         }
@@ -112,54 +112,53 @@ fn chosen(operations: &[OperationView], choice: &Choice) -> Result<Vec<u32>, Err
 
 /// What is wrong with the palace, if so much is that old copies may be needed. Every page is looked at, since what is
 /// removed now does not come back; and chromadb makes a new palace, sound and empty, where the old one is gone.
-fn unsound(palace: &Path) -> Option<String> {
-    let look = || match Kind::of(palace) {
-        Ok(Some(Kind::Exact)) => unsound_exact(palace).map_err(|error| error.to_string()),
-        Ok(_) => unsound_chroma(palace).map_err(|error| error.to_string()),
+fn unsound(disk: &dyn Disk, palace: &Path) -> Option<String> {
+    let look = || match Kind::of(disk, palace) {
+        Ok(Some(Kind::Exact)) => unsound_exact(disk, palace).map_err(|error| error.to_string()),
+        Ok(_) => unsound_chroma(disk, palace).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     look().unwrap_or_else(Some)
 }
 
-fn unsound_exact(palace: &Path) -> Result<Option<String>, chroma::Error> {
-    let reader = Reader::open(palace, &std::env::temp_dir())?;
+fn unsound_exact(disk: &dyn Disk, palace: &Path) -> Result<Option<String>, chroma::Error> {
+    let reader = Reader::open(palace, &temporary(disk))?;
     reader.check()?;
     let (records, _) = reader.totals()?;
     Ok((records == 0).then(|| EMPTY.to_owned()))
 }
 
-fn unsound_chroma(palace: &Path) -> Result<Option<String>, chroma::Error> {
-    let scratch = std::env::temp_dir();
-    let checked = check::check(palace, &scratch, Depth::Pages, &mut || ())?;
+fn unsound_chroma(disk: &dyn Disk, palace: &Path) -> Result<Option<String>, chroma::Error> {
+    let room = temporary(disk);
+    let checked = check::check(palace, &room, Depth::Pages, &mut || ())?;
     let mut damage = checked.findings.iter().filter(|finding| finding.severity == Severity::Damage);
     if let Some(finding) = damage.next() {
         return Ok(Some(format!("{} in {}", finding.code.name(), finding.subject)));
     }
-    let is_empty = Source::open(palace, &scratch, &Preparation::default())?.is_empty()?;
+    let is_empty = Source::open(palace, &room, &Preparation::default())?.is_empty()?;
     Ok(is_empty.then(|| EMPTY.to_owned()))
 }
 
 const EMPTY: &str = "it holds no record";
 
 /// A keep, locked for sweeping. The palace itself may be open elsewhere, since it is not touched.
-pub struct Sweeper {
-    keeper: Keeper,
+pub struct Sweeper<'d> {
+    keeper: Keeper<'d>,
 }
 
-impl Sweeper {
+impl<'d> Sweeper<'d> {
     /// Takes the locks that every writer takes; `None` where nothing was ever done to the palace. Only where an
     /// operation has to be recovered first, nobody may have the palace open.
-    pub fn lock(palace: &Path) -> Result<Option<Sweeper>, Error> {
-        let palace = resolve(palace)?;
-        let disk = RealDisk::new();
-        let Some(keep) = Keep::find(&disk, &palace)? else { return Ok(None) };
+    pub fn lock(disk: &'d dyn Disk, palace: &Path) -> Result<Option<Sweeper<'d>>, Error> {
+        let palace = resolve(disk, palace)?;
+        let Some(keep) = Keep::find(disk, &palace)? else { return Ok(None) };
         let until = neighbours::patience();
-        let locks = neighbours::lock(&disk, &palace, &keep, until)?;
-        if keep.interrupted(&disk)?.is_some() {
-            neighbours::insist_on_nobody(&palace, until)?;
+        let locks = neighbours::lock(disk, &palace, &keep, until)?;
+        if keep.interrupted(disk)?.is_some() {
+            neighbours::insist_on_nobody(disk, &palace, until)?;
         }
-        keep.tidy(&disk)?;
-        Ok(Some(Sweeper { keeper: Keeper { palace, keep, _locks: locks } }))
+        keep.tidy(disk)?;
+        Ok(Some(Sweeper { keeper: Keeper { disk, palace, keep, _locks: locks } }))
     }
 
     /// Ends the interrupted operation, if there is one.
@@ -172,14 +171,14 @@ impl Sweeper {
     ///
     /// # Errors [`Error::HalfSwept`] where the disk failed on the way.
     pub fn sweep(&mut self, choice: &Choice, consent: Consent, agreed: &[u32]) -> Result<Vec<Candidate>, Error> {
-        let disk = RealDisk::new();
-        let candidates = plan_sweep(&self.keeper.palace, choice, consent)?;
+        let disk = self.keeper.disk.afresh();
+        let candidates = plan_sweep(&*disk, &self.keeper.palace, choice, consent)?;
         let mut candidates: Vec<_> =
             candidates.into_iter().filter(|one| agreed.contains(&one.operation.number)).collect();
         for (swept, one) in candidates.iter_mut().filter(|one| one.goes()).enumerate() {
             let folder = Folder { number: one.operation.number, path: one.operation.folder.clone() };
             let failed = |source| Error::HalfSwept { folder: folder.path.clone(), swept, source: Box::new(source) };
-            self.keeper.keep.sweep(&disk, &folder).map_err(failed)?;
+            self.keeper.keep.sweep(&*disk, &folder).map_err(failed)?;
         }
         Ok(candidates)
     }

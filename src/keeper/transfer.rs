@@ -2,7 +2,6 @@
 
 use super::propose::{Desk, Gathered, gathered, reading};
 use super::{Error, Kind, Proposal, mempalace};
-use crate::disk::RealDisk;
 use crate::ops::{Planned, Step, StoreFiles, exact as to_exact, rebuild};
 use crate::store::chroma::check::{self, Depth};
 use crate::store::chroma::{
@@ -20,9 +19,9 @@ pub enum Target {
     Exact,
 }
 
-impl Desk<'_> {
-    pub(super) fn migrate(&self, to: Target, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
-        match (Kind::of(self.palace)?, to) {
+impl<'d> Desk<'d, '_> {
+    pub(super) fn migrate(&self, to: Target, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal<'d>, Error> {
+        match (Kind::of(self.room.disk, self.palace)?, to) {
             (Some(Kind::Exact), Target::Exact) => {
                 Err(Error::AlreadyThere { palace: self.palace.to_owned(), format: to_exact::EXACT.to_owned() })
             }
@@ -39,13 +38,13 @@ impl Desk<'_> {
     }
 
     /// Writes that wait are applied on the way: the new store has no queue.
-    fn format_to_exact(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
+    fn format_to_exact(&self, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal<'d>, Error> {
         let mut files = self.files()?;
-        Kind::insist_on_no_stray(self.palace)?;
-        let checked = check::check(self.palace, self.scratch, Depth::Pages, &mut || ())?;
+        Kind::insist_on_no_stray(self.room.disk, self.palace)?;
+        let checked = check::check(self.palace, &self.room, Depth::Pages, &mut || ())?;
         let mut preparation = reading(&self.preparation(&checked)?);
         let (source, found) = self.read_applied(self.palace, &mut preparation, limits, watch)?;
-        files.look_at_segments(&RealDisk::new(), self.palace, &found)?;
+        files.look_at_segments(self.room.disk, self.palace, &found)?;
         let format = source.format().name.clone();
         let mut planned = to_exact::plan(preparation.clone(), self.annex.clone(), &files, &found);
         planned.losses.extend(preparation.losses());
@@ -61,27 +60,32 @@ impl Desk<'_> {
         preparation: &mut Preparation,
         limits: Limits,
         watch: &mut dyn FnMut(),
-    ) -> Result<(Source, Survey), Error> {
-        let source = Source::open(directory, self.scratch, preparation)?;
+    ) -> Result<(Source<'d>, Survey), Error> {
+        let source = Source::open(directory, &self.room, preparation)?;
         let found = survey(&source, limits, watch)?;
         let waiting = Waiting::of(&found);
         if waiting.is_empty() {
             return Ok((source, found));
         }
         preparation.amendments.push(Amendment::Apply(waiting));
-        let source = Source::open(directory, self.scratch, preparation)?;
+        let source = Source::open(directory, &self.room, preparation)?;
         let found = survey(&source, limits, watch)?;
         Ok((source, found))
     }
 
     /// The old store is made a database of chromadb's first, here for reading, and then by the operation's own step.
-    fn exact_to_format(&self, to: &'static Format, limits: Limits, watch: &mut dyn FnMut()) -> Result<Proposal, Error> {
-        let files = StoreFiles::look(&RealDisk::new(), self.palace, exact::DATABASE)?;
+    fn exact_to_format(
+        &self,
+        to: &'static Format,
+        limits: Limits,
+        watch: &mut dyn FnMut(),
+    ) -> Result<Proposal<'d>, Error> {
+        let files = StoreFiles::look(self.room.disk, self.palace, exact::DATABASE)?;
         let files = files.ok_or_else(|| chroma::Error::NotAPalace(self.palace.to_owned()))?;
-        Kind::insist_on_no_stray(self.palace)?;
-        let reader = Reader::open(self.palace, self.scratch)?;
-        let TakenIn { directory, losses: mut unheld } = reader.taken_in(self.scratch, watch)?;
-        unheld.extend(reader.besides(self.palace)?);
+        Kind::insist_on_no_stray(self.room.disk, self.palace)?;
+        let reader = Reader::open(self.palace, &self.room)?;
+        let TakenIn { directory, losses: mut unheld } = reader.taken_in(&self.room, watch)?;
+        unheld.extend(reader.besides(self.room.disk, self.palace)?);
         let (records, bytes) = reader.totals()?;
         let step = Step::Exact(exact::Step::TakeIn { records, bytes });
         let replaced = rebuild::Replaced::Store(&files);
@@ -101,12 +105,12 @@ impl Desk<'_> {
         losses: &mut Vec<Loss>,
     ) -> Result<(Planned, Survey), Error> {
         let mut preparation = Preparation::default();
-        let mut source = Source::open(directory, self.scratch, &preparation)?;
+        let mut source = Source::open(directory, &self.room, &preparation)?;
         let without = chroma::unheld(&source, to)?;
         if !without.is_empty() && source.format().name != to.name {
             losses.extend(without);
             preparation.amendments.push(Amendment::Fit { format: to.name.clone() });
-            source = Source::open(directory, self.scratch, &preparation)?;
+            source = Source::open(directory, &self.room, &preparation)?;
         }
         let mut found = survey(&source, limits, &mut || ())?;
         // The queue only holds what vectors are read from; all that a new one needs of it is its highest number.

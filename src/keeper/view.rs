@@ -3,7 +3,7 @@
 use super::hold::{self, Hold};
 use super::keep::{Folder, JOURNAL, Keep};
 use super::{Account, Error, Preview, resolve};
-use crate::disk::{Disk, RealDisk};
+use crate::disk::Disk;
 use crate::engine::{self, Entry, Outcome};
 use crate::journal::Tail;
 use crate::ops::Step;
@@ -80,31 +80,29 @@ impl History {
 }
 
 /// Reads the history of a palace.
-pub fn look(palace: &Path) -> Result<History, Error> {
-    let palace = resolve(palace)?;
-    let disk = RealDisk::new();
-    let Some(keep) = Keep::find(&disk, &palace)? else {
+pub fn look(disk: &dyn Disk, palace: &Path) -> Result<History, Error> {
+    let palace = resolve(disk, palace)?;
+    let Some(keep) = Keep::find(disk, &palace)? else {
         return Ok(History { palace, keep: None, operations: Vec::new(), leftovers: Vec::new() });
     };
-    let folders = keep.folders(&disk)?;
-    let operations = folders.iter().map(|folder| view(&disk, folder)).collect::<Result<_, _>>()?;
-    let leftovers = keep.leftovers(&disk)?;
+    let folders = keep.folders(disk)?;
+    let operations = folders.iter().map(|folder| view(disk, folder)).collect::<Result<_, _>>()?;
+    let leftovers = keep.leftovers(disk)?;
     Ok(History { palace, keep: Some(keep.path().to_owned()), operations, leftovers })
 }
 
 /// What recovering the palace would do; `None` where nothing is interrupted.
-pub fn preview_recovery(palace: &Path) -> Result<Option<Preview>, Error> {
-    let palace = resolve(palace)?;
-    match Keep::find(&RealDisk::new(), &palace)? {
-        Some(keep) => preview(&keep),
+pub fn preview_recovery(disk: &dyn Disk, palace: &Path) -> Result<Option<Preview>, Error> {
+    let palace = resolve(disk, palace)?;
+    match Keep::find(disk, &palace)? {
+        Some(keep) => preview(disk, &keep),
         None => Ok(None),
     }
 }
 
-fn preview(keep: &Keep) -> Result<Option<Preview>, Error> {
-    let disk = RealDisk::new();
-    let Some(folder) = keep.interrupted(&disk)? else { return Ok(None) };
-    let entry: Entry<Step> = engine::read(&disk, &folder.path.join(JOURNAL))?;
+fn preview(disk: &dyn Disk, keep: &Keep) -> Result<Option<Preview>, Error> {
+    let Some(folder) = keep.interrupted(disk)? else { return Ok(None) };
+    let entry: Entry<Step> = engine::read(disk, &folder.path.join(JOURNAL))?;
     let steps =
         entry.preview().into_iter().map(|(index, verdict)| (entry.begin.plan.steps[index].to_string(), verdict));
     let (steps, direction) = (steps.collect(), entry.ledger.direction());

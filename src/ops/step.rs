@@ -54,7 +54,7 @@ impl<'d> World<'d> {
         };
         let source = if is_taken_in { intake.clone() } else { palace.clone() };
         let blueprint = blueprint.unwrap_or_default();
-        let workshop = Workshop::new(disk, source, built.clone(), built.clone(), blueprint);
+        let workshop = Workshop::new(disk, source, built.clone(), blueprint);
         let exact = exact::Workshop::new(disk, palace.clone(), built, intake.clone(), preparation.unwrap_or_default());
         World {
             roots: Roots { disk, palace, operation: folder.to_owned(), annex },

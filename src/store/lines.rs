@@ -9,16 +9,16 @@ use super::intake::{drop_taken, take_in, taken};
 use super::json as objects;
 pub(crate) use super::json::fit;
 use super::record::{Embedding, Head, Metadata, Record};
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::engine::{Observed, StepError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
-use std::{fmt, fs};
 
 /// One act on lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,8 @@ impl Step {
     pub fn apply(&self, disk: &dyn Disk, input: &Path, intake: &Path) -> Result<(), StepError> {
         take_in(disk, intake, input, &mut |part| {
             let mut database = Intake::create(part)?;
-            read(&mut io::BufReader::new(fs::File::open(input)?), &mut database, &mut || ())?;
+            let lines = disk.open(input)?;
+            read(&mut io::BufReader::new(disk::Reader::new(&*lines)), &mut database, &mut || ())?;
             Ok(database.finish()?)
         })
     }

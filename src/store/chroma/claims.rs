@@ -21,7 +21,7 @@ pub(super) fn proved(source: &Source, collection: &Collection) -> rusqlite::Resu
     }
     let mut last = last_writes(source, collection, claimed)?;
     let mut is_contradicted = false;
-    let read = pickle::read(&directory.join("index_metadata.pickle"), &mut |pair| {
+    let read = pickle::read(source.disk, &directory.join("index_metadata.pickle"), &mut |pair| {
         if let pickle::Pair::IdToLabel(id, _) = pair {
             is_contradicted |= last.remove(id) == Some(Last::Deleted);
         }

@@ -6,16 +6,14 @@
 
 use super::amend::{self, Donor, Pages, Preparation};
 use super::error::{During, Error};
-use super::file;
 use super::format::Fit;
 use super::salvage::{Finds, Salvaged, salvage};
 use super::{Collection, DATABASE, Format, Loss, copies, spare};
-use crate::store::scratch::Scratch;
+use crate::disk::{self, Disk, Kind};
+use crate::store::scratch::{Room, Scratch};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +23,9 @@ pub fn siblings(database: &str) -> [String; 3] {
 }
 
 /// A palace that is open for reading.
-pub struct Source {
+pub struct Source<'d> {
+    /// The disk it is on.
+    pub(super) disk: &'d dyn Disk,
     /// The connection; nothing can be written through it.
     pub(super) connection: Connection,
     /// The palace, or another directory laid out like one.
@@ -41,37 +41,38 @@ pub struct Source {
     /// Collections that were merged into others, each with the UUID of that other one.
     merged: Vec<(String, Donor)>,
     /// Copies of the palace that are read beside it.
-    copies: Vec<Source>,
+    copies: Vec<Source<'d>>,
     /// What a salvage of its pages lost and found.
     salvaged: Salvaged,
     /// Holds the copy, and removes it.
-    _scratch: Option<Scratch>,
+    _scratch: Option<Scratch<'d>>,
 }
 
-impl Source {
-    /// Opens the palace in `directory` as it has to be read; a copy, where one is needed, is made below `scratch`.
-    pub fn open(directory: &Path, scratch: &Path, preparation: &Preparation) -> Result<Source, Error> {
-        let original = find_database(directory)?;
-        if is_at_rest(&original)? && !preparation.takes_copy() {
-            return Source::read(directory, original, None, Vec::new());
+impl<'d> Source<'d> {
+    /// Opens the palace in `directory` as it has to be read; a copy, where one is needed, is made in `room`.
+    pub fn open(directory: &Path, room: &Room<'d>, preparation: &Preparation) -> Result<Source<'d>, Error> {
+        let original = find_database(room.disk, directory)?;
+        if is_at_rest(room.disk, &original)? && !preparation.takes_copy() {
+            return Source::read(room.disk, [directory, &original], None, Vec::new());
         }
-        let (copy, path, salvaged) = scratch_copy(&original, scratch, preparation)?;
-        let source = Source::read(directory, path, Some(copy), preparation.merged())?;
-        let copies = open_copies(directory, scratch, preparation)?;
+        let (copy, path, salvaged) = scratch_copy(&original, room, preparation)?;
+        let source = Source::read(room.disk, [directory, &path], Some(copy), preparation.merged())?;
+        let copies = open_copies(directory, room, preparation)?;
         Ok(Source { salvaged, copies, ..source })
     }
 
     /// Reads a database that is at rest.
     fn read(
-        directory: &Path,
-        database: PathBuf,
-        scratch: Option<Scratch>,
+        disk: &'d dyn Disk,
+        [directory, database]: [&Path; 2],
+        scratch: Option<Scratch<'d>>,
         merged: Vec<(String, Donor)>,
-    ) -> Result<Source, Error> {
-        let connection = open_read_only(&database)?;
+    ) -> Result<Source<'d>, Error> {
+        let connection = open_read_only(database)?;
         let (format, fit) = Format::detect(&connection, &directory.join(DATABASE))?;
-        let directory = directory.to_owned();
+        let (directory, database) = (directory.to_owned(), database.to_owned());
         Ok(Source {
+            disk,
             connection,
             directory,
             database,
@@ -86,7 +87,7 @@ impl Source {
     }
 
     /// Says where segments may lie that are not in the directory itself.
-    pub fn with_segments_in(self, elsewhere: &Path) -> Source {
+    pub fn with_segments_in(self, elsewhere: &Path) -> Source<'d> {
         Source { elsewhere: Some(elsewhere.to_owned()), ..self }
     }
 
@@ -106,7 +107,7 @@ impl Source {
     }
 
     /// Copies of the palace that are read beside it.
-    pub(super) fn copies(&self) -> &[Source] {
+    pub(super) fn copies(&self) -> &[Source<'d>] {
         &self.copies
     }
 
@@ -125,7 +126,7 @@ impl Source {
     pub(super) fn segment(&self, name: &str) -> PathBuf {
         let here = self.directory.join(name);
         match &self.elsewhere {
-            Some(elsewhere) if !here.is_dir() => elsewhere.join(name),
+            Some(elsewhere) if !disk::is_directory(self.disk, &here) => elsewhere.join(name),
             _ => here,
         }
     }
@@ -148,74 +149,78 @@ impl Source {
 }
 
 /// The database in a directory, if it is a palace: looks at names, opens nothing.
-pub fn find_database(directory: &Path) -> Result<PathBuf, Error> {
-    match fs::metadata(directory) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(Error::NotADirectory(directory.to_owned())),
-        Err(_) => return Err(Error::NoDirectory(directory.to_owned())),
+pub fn find_database(disk: &dyn Disk, directory: &Path) -> Result<PathBuf, Error> {
+    let kind = |path: &Path| disk.stat(path).ok().flatten().map(|stat| stat.kind);
+    match disk.resolve(directory).ok().and_then(|real| kind(&real)) {
+        Some(Kind::Directory) => {}
+        Some(_) => return Err(Error::NotADirectory(directory.to_owned())),
+        None => return Err(Error::NoDirectory(directory.to_owned())),
     }
     let database = directory.join(DATABASE);
-    match fs::symlink_metadata(&database) {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Err(Error::NotAFile(database)),
-        Err(_) => return Err(Error::NotAPalace(directory.to_owned())),
+    match kind(&database) {
+        Some(Kind::File) => Ok(database),
+        Some(_) => Err(Error::NotAFile(database)),
+        None => Err(Error::NotAPalace(directory.to_owned())),
     }
-    Ok(database)
 }
 
-/// The first hundred bytes, fewer where the file is shorter.
-fn header(database: &Path) -> Result<Vec<u8>, Error> {
-    let mut header = Vec::new();
-    let read = file::open(database).and_then(|file| file.take(100).read_to_end(&mut header));
-    read.map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
-    header.resize(100, 0);
+/// The first hundred bytes, with zeros where the file is shorter.
+pub(super) fn header(disk: &dyn Disk, database: &Path) -> Result<[u8; 100], Error> {
+    let mut header = [0; 100];
+    let file = disk.open(database).map_err(|error| Error::scratch(database, error))?;
+    file.read_up_to(&mut header, 0).map_err(|error| Error::scratch(database, error))?;
     Ok(header)
 }
 
 /// Whether the main file alone is the whole truth: no siblings, and not in WAL mode (bytes 18 and 19 of the header).
-fn is_at_rest(database: &Path) -> Result<bool, Error> {
-    Ok(header(database)?[18..20] == [1, 1]
-        && siblings(DATABASE).iter().all(|name| !database.with_file_name(name).exists()))
+fn is_at_rest(disk: &dyn Disk, database: &Path) -> Result<bool, Error> {
+    let is_gone = |name: &String| !exists(disk, &database.with_file_name(name));
+    Ok(header(disk, database)?[18..20] == [1, 1] && siblings(DATABASE).iter().all(is_gone))
 }
 
-/// A copy of a database below `scratch`, and where it is; it goes with what holds it.
-pub(super) fn scratch_copy(
+/// Whether anything stands at `path` that can be seen.
+pub(super) fn exists(disk: &dyn Disk, path: &Path) -> bool {
+    matches!(disk.stat(path), Ok(Some(_)))
+}
+
+/// A copy of a database in a room, and where it is; it goes with what holds it.
+pub(super) fn scratch_copy<'d>(
     original: &Path,
-    scratch: &Path,
+    room: &Room<'d>,
     preparation: &Preparation,
-) -> Result<(Scratch, PathBuf, Salvaged), Error> {
-    let directory = Scratch::below(scratch, original)?;
+) -> Result<(Scratch<'d>, PathBuf, Salvaged), Error> {
+    let directory = Scratch::new(room, original)?;
     let path = directory.path().join(DATABASE);
-    let salvaged = prepare_copy(original, &path, preparation)?;
+    let salvaged = prepare_copy(room.disk, [original, &path], preparation)?;
     Ok((directory, path, salvaged))
 }
 
-/// A copy of any SQLite database below `scratch`, with what its journal or log says done.
-pub(crate) fn take_copy(original: &Path, scratch: &Path) -> Result<(Scratch, PathBuf), Error> {
-    let directory = Scratch::below(scratch, original)?;
+/// A copy of any SQLite database in a room, with what its journal or log says done.
+pub(crate) fn take_copy<'d>(original: &Path, room: &Room<'d>) -> Result<(Scratch<'d>, PathBuf), Error> {
+    let directory = Scratch::new(room, original)?;
     let path = directory.path().join("copy.sqlite3");
-    let copied = copy_with_siblings(original, &path);
-    copied.map_err(|source| Error::Scratch { path: original.to_owned(), source })?;
+    copy_with_siblings(room.disk, original, &path)?;
     roll(&path)?;
     Ok((directory, path))
 }
 
 /// Makes a copy of a database under the name `copy`, rolled, salvaged and amended as it has to be.
-pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparation) -> Result<Salvaged, Error> {
-    let copied = |copy: &Path| {
-        copy_with_siblings(original, copy).map_err(|source| Error::Scratch { path: original.to_owned(), source })
-    };
+pub(super) fn prepare_copy(
+    disk: &dyn Disk,
+    [original, copy]: [&Path; 2],
+    preparation: &Preparation,
+) -> Result<Salvaged, Error> {
     let salvaged = match preparation.pages {
         Pages::Sound => {
-            copied(copy)?;
+            copy_with_siblings(disk, original, copy)?;
             roll(copy)?;
             Salvaged::default()
         }
         Pages::Salvaged => {
             let damaged = copy.with_extension("damaged");
-            copied(&damaged)?;
+            copy_with_siblings(disk, original, &damaged)?;
             let _ = roll(&damaged); // where SQLite cannot even roll it, the file is read as it is
-            salvage(&damaged, copy).map_err(|error| match error {
+            salvage(disk, &damaged, copy).map_err(|error| match error {
                 Error::NotADatabase(_) => Error::NotADatabase(original.to_owned()),
                 error => error,
             })?
@@ -226,18 +231,19 @@ pub(super) fn prepare_copy(original: &Path, copy: &Path, preparation: &Preparati
     prepare(&connection).during(copy, "opening it")?;
     let (format, _) = Format::detect(&connection, original)?;
     amend::amend(&mut connection, copy, format, &preparation.amendments)?;
-    let (palace, scratch) = (original.parent().unwrap_or(original), copy.parent().unwrap_or(copy));
-    for adopted in open_copies(palace, scratch, preparation)? {
+    let room = Room::new(disk, copy.parent().unwrap_or(copy));
+    for adopted in open_copies(original.parent().unwrap_or(original), &room, preparation)? {
         copies::adopt(&mut connection, copy, &adopted, format)?;
     }
     Ok(salvaged)
 }
 
 /// Opens the copies that a preparation names.
-fn open_copies(palace: &Path, scratch: &Path, preparation: &Preparation) -> Result<Vec<Source>, Error> {
+fn open_copies<'d>(palace: &Path, room: &Room<'d>, preparation: &Preparation) -> Result<Vec<Source<'d>>, Error> {
     let open = |name: &String| {
-        let copy = spare::copy_named(palace, name).ok_or_else(|| Error::Journal(format!("a copy “{name}”")))?;
-        Source::open(&copy, scratch, &Preparation::default())
+        let copy =
+            spare::copy_named(room.disk, palace, name).ok_or_else(|| Error::Journal(format!("a copy “{name}”")))?;
+        Source::open(&copy, room, &Preparation::default())
     };
     preparation.adopted.iter().map(open).collect()
 }
@@ -255,8 +261,10 @@ pub(super) fn roll(copy: &Path) -> Result<(), Error> {
     }
 }
 
-fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {
-    fs::copy(database, copy)?;
+fn copy_with_siblings(disk: &dyn Disk, database: &Path, copy: &Path) -> Result<(), Error> {
+    let take =
+        |source: &Path, target: &Path| disk.copy(source, target).map_err(|error| Error::scratch(database, error));
+    take(database, copy)?;
     // The shared-memory index is rebuilt from the log; a stale one would only be believed.
     for suffix in ["-journal", "-wal"] {
         let named = |path: &Path| {
@@ -264,9 +272,8 @@ fn copy_with_siblings(database: &Path, copy: &Path) -> io::Result<()> {
             name.push(suffix);
             PathBuf::from(name)
         };
-        match fs::copy(named(database), named(copy)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if exists(disk, &named(database)) {
+            take(&named(database), &named(copy))?;
         }
     }
     Ok(())

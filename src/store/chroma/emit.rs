@@ -14,8 +14,8 @@ use rusqlite::{OptionalExtension, params};
 pub(super) const DOCUMENT: &str = "chroma:document";
 
 /// A palace that gives its records away.
-pub struct Emitter {
-    source: Source,
+pub struct Emitter<'d> {
+    source: Source<'d>,
     collections: Vec<Collection>,
     vectors: Vec<Vectors>,
 }
@@ -35,16 +35,16 @@ pub struct Given {
 /// Who takes records.
 pub type Receiver<'r> = dyn FnMut(Given) -> Result<(), Error> + 'r;
 
-impl Emitter {
+impl<'d> Emitter<'d> {
     /// Finds every collection and every vector.
-    pub fn new(source: Source) -> Result<Emitter, Error> {
+    pub fn new(source: Source<'d>) -> Result<Emitter<'d>, Error> {
         let collections = Collection::all(&source)?;
         let vectors = collections.iter().map(|one| Vectors::find(&source, one)).collect::<Result<_, _>>()?;
         Ok(Emitter { source, collections, vectors })
     }
 
     /// What it reads.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &Source<'d> {
         &self.source
     }
 

@@ -1,7 +1,8 @@
 //! What can go wrong with a Chroma store.
 
 use super::{hnsw, pickle};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// An error of the store, with what a person can do next.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,7 @@ pub enum Error {
         /// The database.
         path: PathBuf,
         /// The operating system's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// An HNSW segment.
     #[error("segment {}: {source}", path.display())]
@@ -112,13 +113,20 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What kept a database from being read, or from being copied to be read.
+    pub(crate) fn scratch(path: &Path, source: impl Into<io::Error>) -> Error {
+        Error::Scratch { path: path.to_owned(), source: source.into() }
+    }
+}
+
 /// Attaches to an SQLite error where it happened.
 pub(crate) trait During<T> {
-    fn during(self, path: &std::path::Path, doing: &'static str) -> Result<T, Error>;
+    fn during(self, path: &Path, doing: &'static str) -> Result<T, Error>;
 }
 
 impl<T> During<T> for rusqlite::Result<T> {
-    fn during(self, path: &std::path::Path, doing: &'static str) -> Result<T, Error> {
+    fn during(self, path: &Path, doing: &'static str) -> Result<T, Error> {
         self.map_err(|source| Error::Sqlite { path: path.to_owned(), doing, source })
     }
 }

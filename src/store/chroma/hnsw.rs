@@ -7,11 +7,9 @@
 //! # Limits
 //! [`Hnsw::inspect`] holds one byte for each element.
 
-use super::file;
 use super::unsound::Part;
-use std::fs::File;
+use crate::disk::{Contents, Disk, Reader};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const HEADER_BYTES: usize = 100;
@@ -30,10 +28,12 @@ const DIMENSION_MAX: u64 = 1 << 16;
 #[derive(Debug)]
 pub struct Hnsw {
     header: Header,
-    level0: File,
+    level0: Box<dyn Contents>,
     level0_bytes: u64,
     /// Not there where the file is missing: the vectors can be read without it.
-    lengths: Option<File>,
+    lengths: Option<Box<dyn Contents>>,
+    /// The same.
+    links: Option<Box<dyn Contents>>,
 }
 
 /// `header.bin`, as far as it is needed (CHROMA.md §3.1).
@@ -134,14 +134,14 @@ type LinkReceiver<'r> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'r;
 
 impl Hnsw {
     /// Opens the segment in `directory`. Only the header is checked here.
-    pub fn open(directory: &Path) -> Result<Hnsw, Error> {
-        Hnsw::with_header(directory, Header::read(&open(directory, HEADER)?)?)
+    pub fn open(disk: &dyn Disk, directory: &Path) -> Result<Hnsw, Error> {
+        Hnsw::with_header(disk, directory, Header::read(&*open(disk, directory, HEADER)?)?)
     }
 
     /// Opens a segment whose header is lost, to read its vectors, where its two other files agree on how many there
-    /// are.
-    pub fn open_without_header(directory: &Path, dimension: u64, links: u64) -> Result<Hnsw, Error> {
-        let mut hnsw = Hnsw::with_header(directory, Header::guessed(dimension, links))?;
+    /// are; they have so many dimensions and links.
+    pub fn open_without_header(disk: &dyn Disk, directory: &Path, [dimension, links]: [u64; 2]) -> Result<Hnsw, Error> {
+        let mut hnsw = Hnsw::with_header(disk, directory, Header::guessed(dimension, links))?;
         hnsw.header.count = hnsw.lengths()?.unwrap_or(0) / 4;
         match hnsw.header.count * hnsw.header.element_bytes == hnsw.level0_bytes {
             true => Ok(hnsw),
@@ -149,20 +149,20 @@ impl Hnsw {
         }
     }
 
-    fn with_header(directory: &Path, header: Header) -> Result<Hnsw, Error> {
-        let level0 = open(directory, LEVEL0)?;
-        let level0_bytes = level0.metadata().map_err(|source| Error::Io { name: LEVEL0, source })?.len();
-        let lengths = match open(directory, LENGTHS) {
-            Ok(lengths) => Some(lengths),
-            Err(error) if error.is_damage() => None,
-            Err(error) => return Err(error),
+    fn with_header(disk: &dyn Disk, directory: &Path, header: Header) -> Result<Hnsw, Error> {
+        let level0 = open(disk, directory, LEVEL0)?;
+        let level0_bytes = level0.length().map_err(|source| Error::Io { name: LEVEL0, source })?;
+        let open_if_there = |name| match open(disk, directory, name) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
         };
-        Ok(Hnsw { header, level0, level0_bytes, lengths })
+        Ok(Hnsw { header, level0, level0_bytes, lengths: open_if_there(LENGTHS)?, links: open_if_there(LINKS)? })
     }
 
     /// Bytes of lengths; `None` where their file is missing.
     fn lengths(&self) -> Result<Option<u64>, Error> {
-        let bytes = self.lengths.as_ref().map(|file| Ok(file.metadata()?.len()));
+        let bytes = self.lengths.as_ref().map(|file| file.length());
         bytes.transpose().map_err(|source| Error::Io { name: LENGTHS, source })
     }
 
@@ -196,12 +196,12 @@ impl Hnsw {
     pub fn vector(&self, slot: u64) -> Result<Option<Stored>, Error> {
         let mut bytes = vec![0; 4 * self.dimension() as usize];
         let at = slot * self.header.element_bytes + self.header.vector_at;
-        if !read_at(&self.level0, LEVEL0, &mut bytes, at)? {
+        if !read_at(&*self.level0, LEVEL0, &mut bytes, at)? {
             return Ok(None);
         }
         let mut length = [0; 4];
         let has_length = match &self.lengths {
-            Some(lengths) => read_at(lengths, LENGTHS, &mut length, slot * 4)?,
+            Some(lengths) => read_at(&**lengths, LENGTHS, &mut length, slot * 4)?,
             None => false,
         };
         let vector = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
@@ -232,13 +232,13 @@ impl Hnsw {
     ///
     /// # Errors
     /// Where one is too short, or `link_lists.bin` far too long.
-    pub fn check_sizes(&self, directory: &Path) -> Result<(), Error> {
+    pub fn check_sizes(&self) -> Result<(), Error> {
         let count = self.header.count;
         if self.lengths.is_none() {
             return unsound(LENGTHS, "it is missing".into());
         }
-        let links = file::open(&directory.join(LINKS)).and_then(|links| Ok(links.metadata()?.len()));
-        let links = links.map_err(|source| Error::Io { name: LINKS, source })?;
+        let Some(links) = &self.links else { return unsound(LINKS, "it is missing".into()) };
+        let links = links.length().map_err(|source| Error::Io { name: LINKS, source })?;
         let parts = [
             (LEVEL0, self.level0_bytes, count * self.header.element_bytes),
             (LENGTHS, self.lengths()?.unwrap_or(0), count * 4),
@@ -261,13 +261,13 @@ impl Hnsw {
     ///
     /// # Errors
     /// What chromadb would crash on.
-    pub fn inspect(&self, directory: &Path) -> Result<(), Error> {
+    pub fn inspect(&self) -> Result<(), Error> {
         let header = &self.header;
-        self.check_sizes(directory)?;
+        self.check_sizes()?;
         if header.count == 0 {
             return Ok(());
         }
-        let levels = self.levels(directory)?;
+        let levels = self.levels()?;
         match levels.get(header.entry as usize) {
             Some(level) if i32::from(*level) == header.level_max => {}
             _ => return unsound(HEADER, "the entry point does not lie on the highest level".into()),
@@ -281,13 +281,13 @@ impl Hnsw {
     }
 
     /// Reads `link_lists.bin`: the level of each element, with the links above the ground checked on a second pass.
-    fn levels(&self, directory: &Path) -> Result<Vec<u8>, Error> {
+    fn levels(&self) -> Result<Vec<u8>, Error> {
         let mut levels = Vec::new();
-        self.link_lists(directory, &mut |_, lists| {
+        self.link_lists(&mut |_, lists| {
             levels.push((lists.len() as u64 / self.level_bytes()) as u8);
             Ok(())
         })?;
-        self.link_lists(directory, &mut |slot, lists| {
+        self.link_lists(&mut |slot, lists| {
             for (index, bytes) in lists.chunks_exact(self.level_bytes() as usize).enumerate() {
                 self.check_links(LINKS, slot, bytes, self.header.links_max, index as u8 + 1, &levels)?;
             }
@@ -297,10 +297,10 @@ impl Hnsw {
     }
 
     /// Hands the link lists of each element above the ground level to `receive`, with its slot.
-    fn link_lists(&self, directory: &Path, receive: &mut LinkReceiver) -> Result<(), Error> {
+    fn link_lists(&self, receive: &mut LinkReceiver) -> Result<(), Error> {
         let io = |source| Error::Io { name: LINKS, source };
-        let file = file::open(&directory.join(LINKS)).map_err(io)?;
-        let mut input = io::BufReader::with_capacity(CHUNK_BYTES as usize, file);
+        let Some(links) = &self.links else { return unsound(LINKS, "it is missing".into()) };
+        let mut input = io::BufReader::with_capacity(CHUNK_BYTES as usize, Reader::new(&**links));
         for slot in 0..self.header.count {
             let mut length = [0; 4];
             io::Read::read_exact(&mut input, &mut length).map_err(io)?;
@@ -372,7 +372,7 @@ impl Hnsw {
 }
 
 /// Fills `bytes`; says no where the file ends before them.
-fn read_at(file: &File, name: &'static str, bytes: &mut [u8], at: u64) -> Result<bool, Error> {
+fn read_at(file: &dyn Contents, name: &'static str, bytes: &mut [u8], at: u64) -> Result<bool, Error> {
     match file.read_exact_at(bytes, at).map_err(|source| Error::Io { name, source }) {
         Ok(()) => Ok(true),
         Err(error) if error.is_damage() => Ok(false),
@@ -380,8 +380,8 @@ fn read_at(file: &File, name: &'static str, bytes: &mut [u8], at: u64) -> Result
     }
 }
 
-fn open(directory: &Path, name: &'static str) -> Result<File, Error> {
-    file::open(&directory.join(name)).map_err(|source| Error::Io { name, source })
+fn open(disk: &dyn Disk, directory: &Path, name: &'static str) -> Result<Box<dyn Contents>, Error> {
+    disk.open(&directory.join(name)).map_err(|error| Error::Io { name, source: error.into() })
 }
 
 impl Header {
@@ -401,7 +401,7 @@ impl Header {
         }
     }
 
-    fn read(file: &File) -> Result<Header, Error> {
+    fn read(file: &dyn Contents) -> Result<Header, Error> {
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).map_err(|source| Error::Io { name: HEADER, source })?;
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));

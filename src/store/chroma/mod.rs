@@ -16,7 +16,6 @@ mod database;
 mod digest;
 mod emit;
 mod error;
-mod file;
 mod format;
 mod graph;
 mod history;

@@ -8,12 +8,10 @@
 //! # Limits
 //! The memo of a Python-era pickle takes 24 bytes for each string it holds.
 
-use super::file;
+use crate::disk::{Contents, Disk};
 use std::cmp::Ordering;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A string longer than this is no record id that chromadb would have taken.
@@ -95,18 +93,15 @@ impl Error {
     }
 }
 
+/// Takes the pairs of the maps.
+type Receiver<'r> = dyn FnMut(Pair) -> Result<(), Error> + 'r;
+
 /// Reads the pickle at `path` and hands every pair of its maps to `receive`.
-pub fn read(path: &Path, receive: &mut dyn FnMut(Pair) -> Result<(), Error>) -> Result<Summary, Error> {
-    let file = file::open(path)?;
-    let length = file.metadata()?.len();
-    let mut machine = Machine {
-        input: Input { file, length, at: 0, buffer: Vec::new(), buffer_at: 0 },
-        stack: Vec::new(),
-        memo: Vec::new(),
-        receive,
-        summary: Summary::default(),
-        seen: 0,
-    };
+pub fn read(disk: &dyn Disk, path: &Path, receive: &mut Receiver) -> Result<Summary, Error> {
+    let file = disk.open(path).map_err(io::Error::from)?;
+    let input = Input { length: file.length()?, file, at: 0, buffer: Vec::new(), buffer_at: 0 };
+    let (stack, memo, summary) = (Vec::new(), Vec::new(), Summary::default());
+    let mut machine = Machine { input, stack, memo, receive, summary, seen: 0 };
     while machine.step()? == Flow::Next {}
     machine.finish()
 }
@@ -149,7 +144,7 @@ struct Machine<'m> {
     input: Input,
     stack: Vec<Value>,
     memo: Vec<Value>,
-    receive: &'m mut dyn FnMut(Pair) -> Result<(), Error>,
+    receive: &'m mut Receiver<'m>,
     summary: Summary,
     /// Bits of the three keys a loader needs.
     seen: u8,
@@ -391,7 +386,7 @@ fn unexpected(at: u64, what: &'static str) -> Error {
 
 /// The file, read forward through a buffer and looked up by place.
 struct Input {
-    file: File,
+    file: Box<dyn Contents>,
     length: u64,
     at: u64,
     buffer: Vec<u8>,

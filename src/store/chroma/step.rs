@@ -13,6 +13,7 @@ use super::{Batch, Collection, DATABASE, QueueBatch, Source, siblings};
 use crate::disk::{self, Disk};
 use crate::engine::Observed;
 use crate::store::exact;
+use crate::store::scratch::Room;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,21 +67,21 @@ pub struct Workshop<'d> {
     disk: &'d dyn Disk,
     palace: PathBuf,
     staging: PathBuf,
-    scratch: PathBuf,
+    room: Room<'d>,
     /// What is proved: where the new store stands before it takes its place.
     proved: PathBuf,
     blueprint: Blueprint,
-    source: Option<Source>,
+    source: Option<Source<'d>>,
     database: Option<Staging>,
     vectors: BTreeMap<u32, Vectors>,
 }
 
 impl<'d> Workshop<'d> {
-    /// A workshop that reads the palace in `palace`, builds in the directory `staging`, and keeps copies it needs for
-    /// reading below `scratch`. Nothing is opened yet.
-    pub fn new(disk: &'d dyn Disk, palace: PathBuf, staging: PathBuf, scratch: PathBuf, blueprint: Blueprint) -> Self {
-        let (proved, vectors) = (staging.clone(), BTreeMap::new());
-        Workshop { disk, palace, staging, scratch, proved, blueprint, source: None, database: None, vectors }
+    /// A workshop that reads the palace in `palace` and builds in the directory `staging`, where it also keeps copies
+    /// that it needs for reading. Nothing is opened yet.
+    pub fn new(disk: &'d dyn Disk, palace: PathBuf, staging: PathBuf, blueprint: Blueprint) -> Self {
+        let (proved, room, vectors) = (staging.clone(), Room::new(disk, &staging), BTreeMap::new());
+        Workshop { disk, palace, staging, room, proved, blueprint, source: None, database: None, vectors }
     }
 
     /// The same workshop where what it builds is brought elsewhere before it is proved.
@@ -97,20 +98,20 @@ impl<'d> Workshop<'d> {
         self.staging.join(DATABASE)
     }
 
-    fn exists(&self) -> Result<bool, disk::Error> {
+    fn is_made(&self) -> Result<bool, disk::Error> {
         Ok(self.disk.stat(&self.path())?.is_some())
     }
 
     /// Opens what is read.
     fn open_source(&mut self) -> Result<(), Error> {
         if self.source.is_none() {
-            self.source = Some(Source::open(&self.palace, &self.scratch, &self.blueprint.preparation)?);
+            self.source = Some(Source::open(&self.palace, &self.room, &self.blueprint.preparation)?);
         }
         Ok(())
     }
 
     /// Opens what is read and what is built.
-    fn open(&mut self) -> Result<(&Source, &mut Staging), Error> {
+    fn open(&mut self) -> Result<(&Source<'d>, &mut Staging), Error> {
         self.open_source()?;
         let source = self.source.as_ref().expect("it was opened just now");
         if self.database.is_none() {
@@ -160,7 +161,7 @@ impl Step {
             Step::Verify(_) | Step::Roll => return Ok(Observed::Before),
             Step::BuildIndex { collection, .. } => return workshop.observe_index(*collection),
             Step::Amend { .. } => return Ok(workshop.observe_part(&workshop.path())?),
-            _ if !workshop.exists()? => return Ok(Observed::Before),
+            _ if !workshop.is_made()? => return Ok(Observed::Before),
             _ => {}
         }
         Ok(self.count(workshop).unwrap_or(match self {
@@ -191,7 +192,7 @@ impl Step {
     pub fn apply(&self, workshop: &mut Workshop) -> Result<()> {
         match self {
             Step::CreateStore(blueprint) => {
-                if workshop.exists()? {
+                if workshop.is_made()? {
                     workshop.discard()?;
                 }
                 workshop.open_source()?;
@@ -208,7 +209,7 @@ impl Step {
             Step::BuildIndex { collection, .. } => workshop.build_index(*collection)?,
             Step::Verify(expected) => {
                 workshop.close(); // the proof reads what is in the file, not what a connection remembers
-                verify::verify(&workshop.palace, &workshop.proved, &workshop.scratch, &workshop.blueprint, expected)?;
+                verify::verify(&workshop.palace, &workshop.proved, &workshop.room, &workshop.blueprint, expected)?;
             }
         }
         Ok(())
@@ -333,7 +334,7 @@ impl Workshop<'_> {
         let part = part_of(&target);
         let mut preparation = blueprint.preparation.clone();
         preparation.amendments.extend_from_slice(amendments);
-        database::prepare_copy(&original, &part, &preparation)?;
+        database::prepare_copy(self.disk, [&original, &part], &preparation)?;
         Staging::amend(&part, blueprint)?;
         self.disk.adopt(&part, &original)?;
         self.disk.sync(&part)?;

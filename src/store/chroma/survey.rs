@@ -175,7 +175,7 @@ pub fn survey(source: &Source, limits: Limits, watch: &mut dyn FnMut()) -> Resul
 }
 
 struct Surveyor<'s> {
-    source: &'s Source,
+    source: &'s Source<'s>,
     limits: Limits,
     collections: &'s [Collection],
     vectors: &'s [Vectors],

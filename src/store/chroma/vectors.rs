@@ -5,9 +5,8 @@
 //! palace.
 
 use super::catalog::{floats, persisted};
-use super::database::prepare;
+use super::database::{exists, prepare};
 use super::error::{During, Error};
-use super::file;
 use super::history;
 use super::hnsw::{self, Hnsw};
 use super::intake::NORMALISED;
@@ -18,6 +17,7 @@ use super::text::Text;
 use super::unsound::{CONTRADICTION, Part, Unsound};
 use super::vector::{Fault, Origin, Vector, normalise};
 use super::{Collection, IndexShape, Source, Space};
+use crate::disk;
 use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
 
@@ -75,7 +75,7 @@ impl Vectors {
         }
         if !vectors.unsound.is_empty() || vectors.lacks_some(source)? {
             let segment = collection.vector.as_deref().into_iter();
-            for directory in segment.flat_map(|segment| spare::directories(source.palace(), segment)) {
+            for directory in segment.flat_map(|segment| spare::directories(source.disk, source.palace(), segment)) {
                 vectors.spares.push(Spare { copy: None, vectors: Vectors::of(source, collection, Some(directory))? });
             }
         }
@@ -98,7 +98,9 @@ impl Vectors {
         let (collection, unsound, spares) = (collection.clone(), Vec::new(), Vec::new());
         let mut vectors = Vectors { collection, directory, index, hnsw: None, unsound, persisted: 0, spares };
         let summary = match vectors.directory.clone() {
-            Some(directory) if file::is_directory(&directory) => vectors.read_segment(source, &directory)?,
+            Some(directory) if disk::is_directory(source.disk, &directory) => {
+                vectors.read_segment(source, &directory)?
+            }
             _ if vectors.collection.vector_sequence.is_some() => {
                 vectors.unsound.push(Unsound::new(Part::Directory, "its directory is missing"));
                 None
@@ -260,20 +262,20 @@ impl Vectors {
 
     /// Reads the HNSW files and their pickle. What is wrong with them is noted, and what can be read is used.
     fn read_segment(&mut self, source: &Source, directory: &Path) -> Result<Option<Summary>, Error> {
-        let hnsw = match Hnsw::open(directory) {
+        let hnsw = match Hnsw::open(source.disk, directory) {
             Ok(hnsw) => hnsw,
             Err(error) if !error.is_damage() => return Err(self.broken(error)),
             Err(error) => {
                 // A directory that was never written to holds nothing to be missed.
-                if self.collection.vector_sequence.is_some() || directory.join(PICKLE).exists() {
+                if self.collection.vector_sequence.is_some() || exists(source.disk, &directory.join(PICKLE)) {
                     self.unsound.push(Unsound::from(&error));
                 }
-                let Some(hnsw) = self.open_without_header(directory, &error) else { return Ok(None) };
+                let Some(hnsw) = self.open_without_header(source, directory, &error) else { return Ok(None) };
                 hnsw
             }
         };
         self.read_elements(source, &hnsw)?;
-        match hnsw.inspect(directory) {
+        match hnsw.inspect() {
             _ if !self.unsound.is_empty() => {} // what its header says is not known
             Ok(()) => {}
             Err(error) if error.is_damage() => self.unsound.push(Unsound::from(&error)),
@@ -285,7 +287,7 @@ impl Vectors {
         }
         let has_elements = hnsw.count() > 0;
         self.hnsw = Some(hnsw);
-        if !directory.join(PICKLE).exists() {
+        if !exists(source.disk, &directory.join(PICKLE)) {
             if has_elements || self.collection.vector_sequence.is_some() {
                 self.unsound.push(Unsound::new(Part::Pickle, format!("{PICKLE} is missing")));
                 self.prove_labels(source)?;
@@ -295,10 +297,12 @@ impl Vectors {
         self.read_pickle(source, &directory.join(PICKLE))
     }
 
-    fn open_without_header(&self, directory: &Path, error: &hnsw::Error) -> Option<Hnsw> {
+    fn open_without_header(&self, source: &Source, directory: &Path, error: &hnsw::Error) -> Option<Hnsw> {
         let dimension = self.collection.dimension.filter(|dimension| (1..1 << 16).contains(dimension))?;
         let is_lost = !self.unsound.is_empty() && error.part() == Part::Header;
-        let open = || Hnsw::open_without_header(directory, dimension as u64, self.collection.shape.links as u64);
+        let open = || {
+            Hnsw::open_without_header(source.disk, directory, [dimension as u64, self.collection.shape.links as u64])
+        };
         if is_lost { open().ok() } else { None }
     }
 
@@ -319,7 +323,7 @@ impl Vectors {
         let insert = self.index.prepare("INSERT OR IGNORE INTO label VALUES (?1, ?2)");
         let mut insert = insert.during(&source.database, "indexing vectors")?;
         let (mut ids, mut labels, mut label_max, mut balance) = (0_i64, 0_i64, 0_i64, 0_u64);
-        let summary = pickle::read(path, &mut |pair| {
+        let summary = pickle::read(source.disk, path, &mut |pair| {
             balance = pair.weigh(balance);
             match pair {
                 Pair::IdToLabel(id, label) => {

@@ -4,9 +4,10 @@ use super::blueprint::{Blueprint, Route};
 use super::check;
 use super::error::{During, Error};
 use super::{Digest, Limits, Loss, Preparation, Source, Survey, Totals, survey};
+use crate::disk::{self, Contents, Disk};
+use crate::store::scratch::Room;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 /// What the new store has to hold.
@@ -49,11 +50,11 @@ impl From<Totals> for ExpectedCollection {
 pub(super) fn verify(
     palace: &Path,
     staging: &Path,
-    scratch: &Path,
+    room: &Room,
     blueprint: &Blueprint,
     expected: &Expected,
 ) -> Result<(), Error> {
-    let source = Source::open(staging, scratch, &Preparation::default())?.with_segments_in(palace);
+    let source = Source::open(staging, room, &Preparation::default())?.with_segments_in(palace);
     check_pages(&source)?;
     let found = survey(&source, Limits::default(), &mut || ())?;
     check_contents(&found, blueprint, expected)?;
@@ -69,24 +70,24 @@ pub(super) fn verify(
         }
     }
     check_documents(&source)?;
-    check_findings(&source, &found, scratch, &expected.mended)?;
+    check_findings(&source, &found, room, &expected.mended)?;
     if found.sequence_max > found.queue_max {
         return Err(Error::NotEqual("chromadb would drop the next write to it (rule R2)".into()));
     }
     for collection in blueprint.collections.iter().filter(|one| one.route == Route::Segment) {
         if let Some(old) = &collection.vector.old {
-            check_segment(&palace.join(old), &staging.join(&collection.vector.new))?;
+            check_segment(room.disk, &palace.join(old), &staging.join(&collection.vector.new))?;
         }
     }
     Ok(())
 }
 
 /// Nothing of what was to be mended may be found again.
-fn check_findings(source: &Source, found: &Survey, scratch: &Path, mended: &[String]) -> Result<(), Error> {
+fn check_findings(source: &Source, found: &Survey, room: &Room, mended: &[String]) -> Result<(), Error> {
     if mended.is_empty() {
         return Ok(());
     }
-    let again = check::again(source, found, scratch)?;
+    let again = check::again(source, found, room)?;
     let again = again.into_iter().find(|finding| mended.iter().any(|code| code == finding.code.name()));
     let what = |finding: check::Finding| format!("{} is still there: {}", finding.code.name(), finding.evidence);
     again.map_or(Ok(()), |finding| Err(Error::NotEqual(what(finding))))
@@ -144,48 +145,38 @@ fn check_documents(source: &Source) -> Result<(), Error> {
 }
 
 /// A copied segment is the old one byte for byte, graph and all.
-fn check_segment(old: &Path, new: &Path) -> Result<(), Error> {
-    match is_same_tree(old, new) {
+fn check_segment(disk: &dyn Disk, old: &Path, new: &Path) -> Result<(), Error> {
+    match is_same_tree(disk, old, new) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Error::NotEqual(format!("segment {} is not a copy of {}", new.display(), old.display()))),
         Err(error) => Err(Error::NotEqual(format!("segment {} cannot be compared: {error}", old.display()))),
     }
 }
 
-fn is_same_tree(old: &Path, new: &Path) -> io::Result<bool> {
-    if !fs::symlink_metadata(old)?.is_dir() {
-        return is_equal(old, new);
+fn is_same_tree(disk: &dyn Disk, old: &Path, new: &Path) -> io::Result<bool> {
+    if !disk::is_directory(disk, old) {
+        return is_equal(&*disk.open(old)?, &*disk.open(new)?);
     }
-    for entry in fs::read_dir(old)? {
-        let name = entry?.file_name();
-        if !is_same_tree(&old.join(&name), &new.join(&name))? {
+    let names = disk.list(old)?;
+    for name in &names {
+        if !is_same_tree(disk, &old.join(name), &new.join(name))? {
             return Ok(false);
         }
     }
-    Ok(fs::read_dir(old)?.count() == fs::read_dir(new)?.count())
+    Ok(names.len() == disk.list(new)?.len())
 }
 
-fn is_equal(old: &Path, new: &Path) -> io::Result<bool> {
-    let (mut old, mut new) = (File::open(old)?, File::open(new)?);
+fn is_equal(old: &dyn Contents, new: &dyn Contents) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
     loop {
-        let (read, same) = (fill(&mut old, &mut left)?, fill(&mut new, &mut right)?);
+        let (read, same) = (old.read_up_to(&mut left, at)?, new.read_up_to(&mut right, at)?);
         if left[..read] != right[..same] {
             return Ok(false);
         }
         if read == 0 {
             return Ok(true);
         }
+        at += read as u64;
     }
-}
-
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..])? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    Ok(filled)
 }

@@ -2,10 +2,11 @@
 
 use super::step::model;
 use super::{DATABASE, MODEL, SETTINGS};
+use crate::disk::Disk;
 use crate::store::chroma::{self, During, Error, Given, Intake, Loss, Space, normalise_well, prepare, take_copy};
 use crate::store::json;
 use crate::store::record::{Embedding, Head, Record, Value};
-use crate::store::scratch::Scratch;
+use crate::store::scratch::{Room, Scratch};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Rows, Statement};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
@@ -16,16 +17,16 @@ const STRANGERS: &str = "SELECT name FROM sqlite_master
         AND name NOT GLOB 'idx_documents_*' AND name NOT GLOB 'docs_fts_*' ORDER BY name";
 
 /// A store that is open for reading.
-pub struct Reader {
+pub struct Reader<'d> {
     connection: Connection,
     path: PathBuf,
-    _scratch: Option<Scratch>,
+    _scratch: Option<Scratch<'d>>,
 }
 
 /// A store without an index that can be read like a palace.
-pub struct TakenIn {
+pub struct TakenIn<'d> {
     /// Where the database is; it goes with this.
-    pub directory: Scratch,
+    pub directory: Scratch<'d>,
     /// What it has no place for.
     pub losses: Vec<Loss>,
 }
@@ -50,21 +51,21 @@ struct Numbered {
     head: Head,
 }
 
-impl Reader {
-    /// Opens the store in `directory`: a copy of it below `scratch`, since its log may hold what it does not.
-    pub fn open(directory: &Path, scratch: &Path) -> Result<Reader, Error> {
+impl<'d> Reader<'d> {
+    /// Opens the store in `directory`: a copy of it in `room`, since its log may hold what it does not.
+    pub fn open(directory: &Path, room: &Room<'d>) -> Result<Reader<'d>, Error> {
         let original = directory.join(DATABASE);
-        let (scratch, path) = take_copy(&original, scratch)?;
+        let (scratch, path) = take_copy(&original, room)?;
         Reader::read(original, &path, Some(scratch))
     }
 
     /// Opens a store that has no log.
-    pub(super) fn at_rest(directory: &Path) -> Result<Reader, Error> {
+    pub(super) fn at_rest(directory: &Path) -> Result<Reader<'d>, Error> {
         let path = directory.join(DATABASE);
         Reader::read(path.clone(), &path, None)
     }
 
-    fn read(original: PathBuf, path: &Path, scratch: Option<Scratch>) -> Result<Reader, Error> {
+    fn read(original: PathBuf, path: &Path, scratch: Option<Scratch<'d>>) -> Result<Reader<'d>, Error> {
         let open = || {
             let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             prepare(&connection)?;
@@ -90,7 +91,7 @@ impl Reader {
 
     /// What is in the store besides its records and collections, and would be left behind; the directory `palace` may
     /// have the note of models that belongs to a palace of chromadb's.
-    pub fn besides(&self, palace: &Path) -> Result<Vec<Loss>, Error> {
+    pub fn besides(&self, disk: &dyn Disk, palace: &Path) -> Result<Vec<Loss>, Error> {
         let names = |sql: &str| {
             let mut query = self.connection.prepare(sql)?;
             let names = query.query_map([], |row| row.get::<_, String>(0))?;
@@ -105,7 +106,7 @@ impl Reader {
             match key.strip_prefix(MODEL) {
                 Some(collection) => {
                     let stored = self.meta(MODEL, collection)?.unwrap_or_default();
-                    if model(palace, collection).as_ref() != Some(&stored) {
+                    if model(disk, palace, collection).as_ref() != Some(&stored) {
                         let set = format!("mempalace palace set-embedder --model {stored} writes it down again");
                         let what = format!("the note that {stored} made the vectors ({set})");
                         losses.push(Loss::Unheld { whose: collection.to_owned(), what });
@@ -168,9 +169,9 @@ impl Reader {
         }
     }
 
-    /// The same in a directory of its own below `scratch`.
-    pub fn taken_in(&self, scratch: &Path, watch: &mut dyn FnMut()) -> Result<TakenIn, Error> {
-        let directory = Scratch::below(scratch, &self.path)?;
+    /// The same in a directory of its own in `room`.
+    pub fn taken_in<'r>(&self, room: &Room<'r>, watch: &mut dyn FnMut()) -> Result<TakenIn<'r>, Error> {
+        let directory = Scratch::new(room, &self.path)?;
         let losses = self.take_in(&directory.path().join(chroma::DATABASE), watch)?;
         Ok(TakenIn { directory, losses })
     }

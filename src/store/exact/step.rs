@@ -9,8 +9,10 @@ use crate::store::chroma::{
     self, Batch, Emitter, Error, ExpectedCollection, Given, Limits, Preparation, Source, siblings, survey,
 };
 use crate::store::intake;
+use crate::store::scratch::Room;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// One act on the store that is being built, or read.
@@ -48,7 +50,7 @@ pub struct Workshop<'d> {
     /// What is proved: where the new store stands before it takes its place.
     proved: PathBuf,
     preparation: Preparation,
-    source: Option<Emitter>,
+    source: Option<Emitter<'d>>,
     database: Option<Writer>,
 }
 
@@ -82,11 +84,11 @@ impl<'d> Workshop<'d> {
         self.staging.join(DATABASE)
     }
 
-    fn read(&self) -> Result<Emitter, Error> {
-        Emitter::new(Source::open(&self.palace, &self.staging, &self.preparation)?)
+    fn read(&self) -> Result<Emitter<'d>, Error> {
+        Emitter::new(Source::open(&self.palace, &Room::new(self.disk, &self.staging), &self.preparation)?)
     }
 
-    fn open(&mut self) -> Result<(&Emitter, &Writer), Error> {
+    fn open(&mut self) -> Result<(&Emitter<'d>, &Writer), Error> {
         if self.source.is_none() {
             self.source = Some(self.read()?);
         }
@@ -101,7 +103,7 @@ impl<'d> Workshop<'d> {
         self.discard()?;
         let source = self.read()?;
         let heads = source.heads()?;
-        let models: Vec<_> = heads.iter().map(|head| model(&self.palace, &head.name)).collect();
+        let models: Vec<_> = heads.iter().map(|head| model(self.disk, &self.palace, &head.name)).collect();
         self.database = Some(Writer::create(&self.path(), &heads, &models)?);
         self.disk.adopt(&self.path(), &self.palace.join(chroma::DATABASE))?;
         self.source = Some(source);
@@ -118,7 +120,7 @@ impl<'d> Workshop<'d> {
     fn take_in(&mut self) -> Result<()> {
         let (palace, intake) = (&self.palace, &self.intake);
         intake::take_in(self.disk, intake, &palace.join(DATABASE), &mut |part| {
-            Reader::open(palace, intake)?.take_in(part, &mut || ())?;
+            Reader::open(palace, &Room::new(self.disk, intake))?.take_in(part, &mut || ())?;
             Ok(())
         })
     }
@@ -231,9 +233,9 @@ impl Step {
 }
 
 /// Which model made the vectors of a collection, by MemPalace's own note in a palace of chromadb's.
-pub(super) fn model(palace: &Path, collection: &str) -> Option<String> {
-    let text = std::fs::read_to_string(palace.join(EMBEDDER_NOTE)).ok()?;
-    let note: serde_json::Value = serde_json::from_str(&text).ok()?;
+pub(super) fn model(disk: &dyn Disk, palace: &Path, collection: &str) -> Option<String> {
+    let note = disk.open(&palace.join(EMBEDDER_NOTE)).ok()?;
+    let note: serde_json::Value = serde_json::from_reader(BufReader::new(disk::Reader::new(&*note))).ok()?;
     note[collection]["model_name"].as_str().map(str::to_owned)
 }
 

@@ -1,9 +1,8 @@
 //! The file as a row of pages.
 
 use super::page::{Page, looks_like_a_tree};
-use std::fs::File;
+use crate::disk::Contents;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of the header; the first page's tree begins behind it.
@@ -14,7 +13,7 @@ const SAMPLES: u64 = 64;
 /// An SQLite file, read page by page.
 #[derive(Debug)]
 pub struct Database {
-    file: File,
+    file: Box<dyn Contents>,
     bytes: u64,
     header: Vec<u8>,
     page_bytes: u64,
@@ -23,8 +22,8 @@ pub struct Database {
 
 impl Database {
     /// Takes an open file. Where its header is scrambled, the size of a page is found out from the pages themselves.
-    pub fn new(file: File) -> io::Result<Database> {
-        let bytes = file.metadata()?.len();
+    pub fn new(file: Box<dyn Contents>) -> io::Result<Database> {
+        let bytes = file.length()?;
         let mut header = vec![0; HEADER_BYTES.min(bytes as usize)];
         file.read_exact_at(&mut header, 0)?;
         header.resize(HEADER_BYTES, 0);

@@ -11,6 +11,7 @@ use crate::store::chroma::hnsw::Hnsw;
 use crate::store::chroma::{Amendment, Collection, Scope, Source, pickle};
 use rusqlite::params;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 const PERSON: &str = "which of the segments that are left over is its own cannot be told; nothing is changed until a \
                       person has written the right row of segments";
@@ -77,7 +78,7 @@ fn find_metadata(source: &Source, collection: &Collection, taken: &BTreeSet<Stri
     }
     let mut known = queued(source, collection)?;
     if let Some(directory) = collection.segment_directory(source) {
-        known.extend(named(&directory).unwrap_or_default());
+        known.extend(named(source, &directory).unwrap_or_default());
     }
     let mut found = Vec::new();
     for segment in &left {
@@ -154,8 +155,8 @@ fn find_vectors(source: &Source, collection: &Collection, metadata: Option<&str>
 
 fn claim(source: &Source, metadata: Option<&str>, name: &str) -> rusqlite::Result<Claim> {
     let directory = source.directory.join(name);
-    let Some(ids) = named(&directory) else {
-        let is_empty = Hnsw::open(&directory).is_ok_and(|hnsw| hnsw.count() == 0);
+    let Some(ids) = named(source, &directory) else {
+        let is_empty = Hnsw::open(source.disk, &directory).is_ok_and(|hnsw| hnsw.count() == 0);
         return Ok(if is_empty { Claim::Strange } else { Claim::Unreadable });
     };
     let known = metadata.map_or(Ok(0), |segment| count_of(source, segment, &ids))?;
@@ -177,9 +178,9 @@ fn queued(source: &Source, collection: &Collection) -> rusqlite::Result<BTreeSet
 }
 
 /// Records that the pickle in a directory names; `None` where it cannot be read.
-fn named(directory: &std::path::Path) -> Option<BTreeSet<String>> {
+fn named(source: &Source, directory: &Path) -> Option<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
-    let read = pickle::read(&directory.join("index_metadata.pickle"), &mut |pair| {
+    let read = pickle::read(source.disk, &directory.join("index_metadata.pickle"), &mut |pair| {
         if let pickle::Pair::IdToLabel(id, _) = pair {
             ids.insert(String::from_utf8_lossy(id).into_owned());
         }

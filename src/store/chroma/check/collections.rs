@@ -42,7 +42,7 @@ pub(super) fn check(source: &Source, collections: &[Collection]) -> Result<Vec<F
 
 /// The number of floats that the vectors have, where the collection does not say the same.
 fn dimension(source: &Source, collection: &Collection) -> rusqlite::Result<Option<Finding>> {
-    let segment = collection.segment_directory(source).and_then(|directory| Hnsw::open(&directory).ok());
+    let segment = collection.segment_directory(source).and_then(|directory| Hnsw::open(source.disk, &directory).ok());
     let stored = segment.filter(|segment| segment.count() > 0).map(|segment| segment.dimension() as i64);
     let sql = "SELECT length(vector) / 4 FROM embeddings_queue
                WHERE topic = ?1 AND seq_id <= ?2 AND length(vector) > 0 ORDER BY seq_id DESC LIMIT 1";
@@ -80,7 +80,7 @@ fn space(source: &Source, collection: &Collection) -> rusqlite::Result<Option<Fi
 /// Other spaces leave garbage there. An index that holds nothing speaks for no space.
 fn is_stored_as_cosine(source: &Source, collection: &Collection) -> bool {
     let Some(directory) = collection.segment_directory(source) else { return false };
-    let Ok(hnsw) = Hnsw::open(&directory) else { return collection.vector_sequence.is_none() };
+    let Ok(hnsw) = Hnsw::open(source.disk, &directory) else { return collection.vector_sequence.is_none() };
     let is_cosine = |slot| {
         let Ok(Some((vector, Some(length)))) = hnsw.vector(slot) else { return false };
         let sum: f64 = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();

@@ -2,12 +2,14 @@
 
 use super::code::Code;
 use super::finding::Finding;
+use crate::disk::Disk;
+use crate::store::chroma::database::header;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::format::Fit;
-use crate::store::chroma::{Amendment, DATABASE, Source, file, survey};
+use crate::store::chroma::{Amendment, DATABASE, Source, survey};
 use crate::store::sqlite::{self, Owner};
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 /// What a rollback journal begins with while it is hot.
@@ -19,15 +21,11 @@ const WAL_HEADER_BYTES: u64 = 32;
 const FAULTS_MAX: usize = 10;
 
 /// Looks at the header, at the length and at what lies beside the file.
-pub(super) fn file(database: &Path) -> Result<Vec<Finding>, Error> {
-    let look = || {
-        let mut header = Vec::new();
-        file::open(database)?.take(100).read_to_end(&mut header)?;
-        header.resize(100, 0);
-        Ok((header, database.metadata()?.len(), journal(database)?))
-    };
-    let looked: io::Result<(Vec<u8>, u64, Option<String>)> = look();
-    let (header, bytes, journal) = looked.map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
+pub(super) fn file(disk: &dyn Disk, database: &Path) -> Result<Vec<Finding>, Error> {
+    let header = header(disk, database)?;
+    let look = || Ok((disk.open(database)?.length()?, journal(disk, database)?));
+    let looked: io::Result<(u64, Option<String>)> = look();
+    let (bytes, journal) = looked.map_err(|source| Error::scratch(database, source))?;
     let mut findings = Vec::new();
     if let Some(what) = wrong_in(&header) {
         findings.push(Finding::new(Code::DatabaseHeader, DATABASE, format!("{}: {what}", database.display())));
@@ -63,25 +61,26 @@ fn truncated(header: &[u8], bytes: u64) -> Option<Finding> {
     is_short.then(|| Finding::new(Code::DatabaseTruncated, DATABASE, evidence))
 }
 
-fn journal(database: &Path) -> io::Result<Option<String>> {
+fn journal(disk: &dyn Disk, database: &Path) -> io::Result<Option<String>> {
     let beside = |suffix: &str| database.with_file_name(format!("{DATABASE}{suffix}"));
     let mut magic = [0; 8];
-    let is_hot = match file::open(&beside("-journal")).and_then(|mut journal| journal.read_exact(&mut magic)) {
-        Ok(()) => magic == JOURNAL_MAGIC,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => false,
-        Err(error) => return Err(error),
+    let is_hot = match disk.open(&beside("-journal")) {
+        Ok(journal) => journal.read_up_to(&mut magic, 0)? == magic.len() && magic == JOURNAL_MAGIC,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error.into()),
     };
     if is_hot {
         return Ok(Some(format!("{DATABASE}-journal is hot")));
     }
-    let log = beside("-wal").symlink_metadata().map_or(0, |metadata| metadata.len());
+    let log = disk.stat(&beside("-wal"))?.map_or(0, |stat| stat.length);
     Ok((log > WAL_HEADER_BYTES).then(|| format!("{DATABASE}-wal holds {log} bytes")))
 }
 
 /// The pages, read without SQLite.
-pub(super) fn pages(database: &Path) -> Result<Vec<Finding>, Error> {
-    let inspect = || sqlite::inspect(&sqlite::Database::new(file::open(database)?)?);
-    let inspection = inspect().map_err(|source| Error::Scratch { path: database.to_owned(), source })?;
+pub(super) fn pages(source: &Source) -> Result<Vec<Finding>, Error> {
+    let database = &source.database;
+    let inspect = || sqlite::inspect(&sqlite::Database::new(source.disk.open(database)?)?);
+    let inspection = inspect().map_err(|error| Error::scratch(database, error))?;
     let mut by_owner = BTreeMap::<Owner, Vec<String>>::new();
     for fault in inspection.faults {
         by_owner.entry(fault.owner).or_default().push(format!("page {}: {}", fault.page, fault.what));

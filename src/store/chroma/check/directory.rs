@@ -2,28 +2,29 @@
 
 use super::code::Code;
 use super::finding::Finding;
+use crate::disk;
 use crate::store::chroma::error::{During, Error};
-use crate::store::chroma::{Preparation, Source, copies, file, spare};
+use crate::store::chroma::{Preparation, Source, copies, spare};
+use crate::store::scratch::Room;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
-pub(super) fn check(source: &Source, scratch: &Path) -> Result<Vec<Finding>, Error> {
+pub(super) fn check(source: &Source, room: &Room) -> Result<Vec<Finding>, Error> {
     let nameless = nameless(source).during(&source.database, "reading its segments")?;
     let orphan = |name: String| Finding::new(Code::SegmentOrphan, name, "no row of segments names it");
     let mut findings: Vec<Finding> = nameless.into_iter().map(orphan).collect();
-    for directory in spare::quarantined(&source.directory) {
+    for directory in spare::quarantined(source.disk, &source.directory) {
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         findings.push(Finding::new(Code::SegmentQuarantined, name, directory.display().to_string()));
     }
-    findings.extend(spare::copies(&source.directory).iter().map(|copy| compared(source, copy, scratch)));
+    findings.extend(spare::copies(source.disk, &source.directory).iter().map(|copy| compared(source, copy, room)));
     Ok(findings)
 }
 
 /// A copy, and whether it holds what the palace has not.
-fn compared(source: &Source, copy: &Path, scratch: &Path) -> Finding {
+fn compared(source: &Source, copy: &Path, room: &Room) -> Finding {
     let name = copy.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let surplus = Source::open(copy, scratch, &Preparation::default()).and_then(|copy| copies::surplus(source, &copy));
+    let surplus = Source::open(copy, room, &Preparation::default()).and_then(|copy| copies::surplus(source, &copy));
     match surplus {
         Ok(surplus) if surplus.ids.is_empty() && surplus.pending == 0 => {
             Finding::new(Code::LeftoverCopy, name, format!("{}: the palace has all of it", copy.display()))
@@ -43,12 +44,11 @@ fn compared(source: &Source, copy: &Path, scratch: &Path) -> Finding {
 pub(super) fn nameless(source: &Source) -> rusqlite::Result<Vec<String>> {
     let mut query = source.connection.prepare("SELECT id FROM segments")?;
     let named = query.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<BTreeSet<_>>>()?;
-    let entries = fs::read_dir(&source.directory).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
+    let entries = source.disk.list(&source.directory).unwrap_or_default();
+    let mut names: Vec<String> = entries.into_iter().filter_map(|name| name.into_string().ok()).collect();
     names.retain(|name| {
         let is_segment = uuid::Uuid::parse_str(name).is_ok() && !named.contains(name);
-        is_segment && file::is_directory(&source.directory.join(name))
+        is_segment && disk::is_directory(source.disk, &source.directory.join(name))
     });
     Ok(names)
 }

@@ -5,22 +5,22 @@ use super::code::{Code, Remedy};
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::{Amendment, Preparation, Source, catalog, database};
+use crate::store::scratch::Room;
 use rusqlite::{Connection, OpenFlags};
-use std::path::Path;
 
 const TABLE: &str = "embedding_fulltext_search";
 /// The tables it is kept in.
 const PARTS: [&str; 5] = ["data", "idx", "content", "docsize", "config"];
 const DOCUMENTS: &str = "embedding_metadata WHERE key = 'chroma:document' AND string_value IS NOT NULL";
 
-pub(super) fn check(source: &Source, scratch: &Path, depth: Depth) -> Result<Vec<Finding>, Error> {
+pub(super) fn check(source: &Source, room: &Room, depth: Depth) -> Result<Vec<Finding>, Error> {
     if catalog::columns(&source.connection, "main", TABLE).unwrap_or_default().is_empty() {
         return Ok(Vec::new()); // the schema has been found wrong already
     }
     // Dropping a table reads its pages.
     let is_sound = |part: &str| verdict(&source.connection, &format!("{TABLE}_{part}")) == Ok("ok".into());
     let is_readable = || PARTS.into_iter().all(is_sound);
-    let found = match look(source, scratch, depth) {
+    let found = match look(source, room, depth) {
         Err(error) if error.is_damage() && !is_readable() => {
             Some(Finding::new(Code::FulltextDamaged, TABLE, error.to_string()))
         }
@@ -31,7 +31,7 @@ pub(super) fn check(source: &Source, scratch: &Path, depth: Depth) -> Result<Vec
     Ok(vec![finding.with_amendment(Amendment::FullText)])
 }
 
-fn look(source: &Source, scratch: &Path, depth: Depth) -> Result<Option<Finding>, Error> {
+fn look(source: &Source, room: &Room, depth: Depth) -> Result<Option<Finding>, Error> {
     let doing = "reading its full-text index";
     if let Some((code, evidence)) = counts(source).during(&source.database, doing)? {
         return Ok(Some(Finding::new(code, TABLE, evidence)));
@@ -41,7 +41,7 @@ fn look(source: &Source, scratch: &Path, depth: Depth) -> Result<Option<Finding>
     }
     match differing(source).during(&source.database, doing)? {
         Some(finding) => Ok(Some(finding)),
-        None => match damaged(source, scratch)? {
+        None => match damaged(source, room)? {
             Some(finding) => Ok(Some(finding)),
             None => unfindable(source).during(&source.database, doing),
         },
@@ -84,14 +84,14 @@ fn differing(source: &Source) -> rusqlite::Result<Option<Finding>> {
 
 /// The index against its own content, by SQLite itself. chromadb's SQLite indexes a document up to its first NUL and
 /// ours goes on, so where there are such documents a copy is compared whose content ends there too.
-fn damaged(source: &Source, scratch: &Path) -> Result<Option<Finding>, Error> {
+fn damaged(source: &Source, room: &Room) -> Result<Option<Finding>, Error> {
     let verdict = verdict(&source.connection, TABLE).during(&source.database, "checking its full-text index")?;
     if verdict == "ok" {
         return Ok(None);
     }
     let with_nul = format!("SELECT count(*) FROM {TABLE}_content WHERE instr(c0, char(0)) > 0");
     let with_nul = source.connection.query_row(&with_nul, [], |row| row.get::<_, i64>(0));
-    if with_nul.during(&source.database, "reading its full-text index")? > 0 && is_sound_up_to_nul(source, scratch)? {
+    if with_nul.during(&source.database, "reading its full-text index")? > 0 && is_sound_up_to_nul(source, room)? {
         return Ok(None);
     }
     Ok(Some(Finding::new(Code::FulltextDamaged, TABLE, verdict)))
@@ -126,8 +126,8 @@ fn verdict(connection: &Connection, table: &str) -> rusqlite::Result<String> {
     connection.query_row(&format!("PRAGMA quick_check({table})"), [], |row| row.get(0))
 }
 
-fn is_sound_up_to_nul(source: &Source, scratch: &Path) -> Result<bool, Error> {
-    let (_directory, path, _) = database::scratch_copy(&source.database, scratch, &Preparation::default())?;
+fn is_sound_up_to_nul(source: &Source, room: &Room) -> Result<bool, Error> {
+    let (_directory, path, _) = database::scratch_copy(&source.database, room, &Preparation::default())?;
     let check = || {
         let copy = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database::prepare(&copy)?;

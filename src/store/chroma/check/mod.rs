@@ -18,6 +18,7 @@ pub use code::{Code, Remedy, Severity};
 pub use finding::Finding;
 
 use super::{Amendment, Collection, Error, Limits, Pages, Preparation, Source, Survey, find_database, survey};
+use crate::store::scratch::Room;
 use std::path::Path;
 
 /// How much is read.
@@ -40,9 +41,9 @@ pub struct Checked {
 }
 
 /// A palace that was read from end to end.
-pub struct Read {
+pub struct Read<'d> {
     /// What it was read through.
-    pub source: Source,
+    pub source: Source<'d>,
     /// What it holds.
     pub survey: Survey,
 }
@@ -50,25 +51,25 @@ pub struct Read {
 /// What was found in a part of a palace, and the survey that was taken for it of the very source that was given.
 type Found = (Vec<Finding>, Option<Survey>);
 
-/// Looks through a palace. A copy of the database, where one is needed, is made below `scratch`; `watch` is told of
+/// Looks through a palace. A copy of the database, where one is needed, is made in `room`; `watch` is told of
 /// every record that is read.
-pub fn check(palace: &Path, scratch: &Path, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
-    Ok(check_and_keep(palace, scratch, (depth, Limits::default()), watch)?.0)
+pub fn check(palace: &Path, room: &Room, depth: Depth, watch: &mut dyn FnMut()) -> Result<Checked, Error> {
+    Ok(check_and_keep(palace, room, (depth, Limits::default()), watch)?.0)
 }
 
 /// Looks through a palace, and keeps what a deep look has read, where that was the palace as it stands: a repair need
 /// not read it again.
-pub fn check_and_keep(
+pub fn check_and_keep<'d>(
     palace: &Path,
-    scratch: &Path,
+    room: &Room<'d>,
     (depth, limits): (Depth, Limits),
     watch: &mut dyn FnMut(),
-) -> Result<(Checked, Option<Read>), Error> {
-    let original = find_database(palace)?;
-    let mut findings = database::file(&original)?;
-    let source = open(palace, scratch, depth, &original, &mut findings)?;
+) -> Result<(Checked, Option<Read<'d>>), Error> {
+    let original = find_database(room.disk, palace)?;
+    let mut findings = database::file(room.disk, &original)?;
+    let source = open(palace, room, depth, &original, &mut findings)?;
     let how = (depth, limits);
-    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, scratch, how, watch).map_err(Some) };
+    let looked = if is_damaged(&findings) { Err(None) } else { look(&source, room, how, watch).map_err(Some) };
     let mut kept = None;
     match looked {
         Ok((found, survey)) => {
@@ -79,9 +80,9 @@ pub fn check_and_keep(
         Err(error) => {
             // Where the pages were known to be damaged, the source is a salvaged copy already.
             let met = error.map(|error| Finding::new(Code::DatabasePage, super::DATABASE, error.to_string()));
-            let copy = met.as_ref().map(|_| Source::open(palace, scratch, &salvaged())).transpose()?;
+            let copy = met.as_ref().map(|_| Source::open(palace, room, &salvaged())).transpose()?;
             findings.extend(met);
-            let (found, _) = look_at_contents(copy.as_ref().unwrap_or(&source), scratch, &findings, how, watch)?;
+            let (found, _) = look_at_contents(copy.as_ref().unwrap_or(&source), room, &findings, how, watch)?;
             findings.extend(found);
         }
     }
@@ -91,13 +92,13 @@ pub fn check_and_keep(
 }
 
 /// Every layer of a database that SQLite can read.
-fn look(source: &Source, scratch: &Path, how: (Depth, Limits), watch: &mut dyn FnMut()) -> Result<Found, Error> {
+fn look(source: &Source, room: &Room, how: (Depth, Limits), watch: &mut dyn FnMut()) -> Result<Found, Error> {
     let mut findings = database::schema(source)?;
-    let whole = mended(source, scratch, &findings, &[Code::DatabaseSchema])?;
+    let whole = mended(source, room, &findings, &[Code::DatabaseSchema])?;
     if whole.is_none() {
-        findings.extend(fulltext::check(source, scratch, how.0)?);
+        findings.extend(fulltext::check(source, room, how.0)?);
     }
-    let (found, survey) = look_at_contents(whole.as_ref().unwrap_or(source), scratch, &findings, how, watch)?;
+    let (found, survey) = look_at_contents(whole.as_ref().unwrap_or(source), room, &findings, how, watch)?;
     findings.extend(found);
     Ok((findings, survey.filter(|_| whole.is_none())))
 }
@@ -106,13 +107,13 @@ fn look(source: &Source, scratch: &Path, how: (Depth, Limits), watch: &mut dyn F
 /// `known` is what was found before.
 fn look_at_contents(
     source: &Source,
-    scratch: &Path,
+    room: &Room,
     known: &[Finding],
     (depth, limits): (Depth, Limits),
     watch: &mut dyn FnMut(),
 ) -> Result<Found, Error> {
     let mut findings = collections::structure(source, &Collection::all(source)?)?;
-    let whole = mended(source, scratch, &[known, &findings].concat(), &STRUCTURE)?;
+    let whole = mended(source, room, &[known, &findings].concat(), &STRUCTURE)?;
     let source = whole.as_ref().unwrap_or(source);
     let collections = Collection::all(source)?;
     findings.extend(collections::check(source, &collections)?);
@@ -122,15 +123,15 @@ fn look_at_contents(
         None => segments::check(source, &collections)?,
         Some(survey) => records::check(source, survey)?,
     });
-    findings.extend(directory::check(source, scratch)?);
+    findings.extend(directory::check(source, room)?);
     Ok((findings, survey.filter(|_| whole.is_none())))
 }
 
 /// Looks through a store that was read already, as `survey` says, for what is wrong with it in spite of a repair.
-pub(super) fn again(source: &Source, survey: &Survey, scratch: &Path) -> Result<Vec<Finding>, Error> {
+pub(super) fn again(source: &Source, survey: &Survey, room: &Room) -> Result<Vec<Finding>, Error> {
     let collections = Collection::all(source)?;
     let mut findings = database::schema(source)?;
-    findings.extend(fulltext::check(source, scratch, Depth::Deep)?);
+    findings.extend(fulltext::check(source, room, Depth::Deep)?);
     findings.extend(collections::structure(source, &collections)?);
     findings.extend(collections::check(source, &collections)?);
     findings.extend(sequences::check(source, &collections)?);
@@ -142,10 +143,15 @@ pub(super) fn again(source: &Source, survey: &Survey, scratch: &Path) -> Result<
 const STRUCTURE: [Code; 3] = [Code::DatabaseSchema, Code::CollectionSegments, Code::CollectionDimension];
 
 /// The same store as a copy in which findings of these kinds are mended, where there are any.
-fn mended(source: &Source, scratch: &Path, findings: &[Finding], codes: &[Code]) -> Result<Option<Source>, Error> {
+fn mended<'d>(
+    source: &Source,
+    room: &Room<'d>,
+    findings: &[Finding],
+    codes: &[Code],
+) -> Result<Option<Source<'d>>, Error> {
     let preparation = Preparation::of(findings, &|finding| codes.contains(&finding.code));
     let is_needed = !preparation.amendments.is_empty();
-    is_needed.then(|| Source::open(&source.directory, scratch, &preparation)).transpose()
+    is_needed.then(|| Source::open(&source.directory, room, &preparation)).transpose()
 }
 
 fn is_damaged(findings: &[Finding]) -> bool {
@@ -157,30 +163,30 @@ fn salvaged() -> Preparation {
 }
 
 /// Opens the database as it has to be read, and says what is wrong with its pages.
-fn open(
+fn open<'d>(
     palace: &Path,
-    scratch: &Path,
+    room: &Room<'d>,
     depth: Depth,
     original: &Path,
     findings: &mut Vec<Finding>,
-) -> Result<Source, Error> {
+) -> Result<Source<'d>, Error> {
     if is_damaged(findings) {
-        return Source::open(palace, scratch, &salvaged());
+        return Source::open(palace, room, &salvaged());
     }
-    match Source::open(palace, scratch, &Preparation::default()) {
+    match Source::open(palace, room, &Preparation::default()) {
         Ok(source) => {
             if depth != Depth::Quick {
-                findings.extend(database::pages(&source.database)?);
+                findings.extend(database::pages(&source)?);
             }
             if depth == Depth::Deep && !is_damaged(findings) {
                 findings.extend(database::rows(&source)?);
             }
-            if is_damaged(findings) { Source::open(palace, scratch, &salvaged()) } else { Ok(source) }
+            if is_damaged(findings) { Source::open(palace, room, &salvaged()) } else { Ok(source) }
         }
         Err(error) if error.is_damage() => {
             let evidence = format!("{}: {error}", original.display());
             findings.push(Finding::new(Code::DatabasePage, super::DATABASE, evidence));
-            Source::open(palace, scratch, &salvaged())
+            Source::open(palace, room, &salvaged())
         }
         Err(error) => Err(error),
     }

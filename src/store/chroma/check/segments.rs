@@ -2,10 +2,12 @@
 
 use super::code::Code;
 use super::finding::Finding;
+use crate::disk;
+use crate::store::chroma::database::exists;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
 use crate::store::chroma::unsound::CONTRADICTION;
-use crate::store::chroma::{Collection, Part, Source, Unsound, file, pickle};
+use crate::store::chroma::{Collection, Part, Source, Unsound, pickle};
 use rusqlite::params;
 use std::path::Path;
 
@@ -39,26 +41,26 @@ pub(super) fn finding(source: &Source, collection: &Collection, unsound: &Unsoun
 fn glance(source: &Source, collection: &Collection) -> Result<Vec<Unsound>, Error> {
     let has_persisted = collection.vector_sequence.is_some();
     let Some(directory) = collection.segment_directory(source) else { return Ok(Vec::new()) };
-    if !file::is_directory(&directory) {
+    if !disk::is_directory(source.disk, &directory) {
         let missing = Unsound::new(Part::Directory, "its directory is missing");
         return Ok(if has_persisted { vec![missing] } else { Vec::new() });
     }
     let pickle = directory.join("index_metadata.pickle");
-    let hnsw = match Hnsw::open(&directory) {
+    let hnsw = match Hnsw::open(source.disk, &directory) {
         Ok(hnsw) => hnsw,
         Err(error) if error.is_damage() => {
-            let is_wanted = has_persisted || pickle.exists();
+            let is_wanted = has_persisted || exists(source.disk, &pickle);
             return Ok(if is_wanted { vec![Unsound::from(&error)] } else { Vec::new() });
         }
-        Err(source) => return Err(Error::Hnsw { path: directory, source }),
+        Err(error) => return Err(Error::Hnsw { path: directory, source: error }),
     };
     let mut unsound = Vec::new();
-    match hnsw.check_sizes(&directory) {
+    match hnsw.check_sizes() {
         Ok(()) => {}
         Err(error) if error.is_damage() => unsound.push(Unsound::from(&error)),
         Err(source) => return Err(Error::Hnsw { path: directory, source }),
     }
-    if hnsw.count() > 0 || has_persisted || pickle.exists() {
+    if hnsw.count() > 0 || has_persisted || exists(source.disk, &pickle) {
         unsound.extend(glance_at_pickle(source, collection, &hnsw, &pickle)?);
     }
     Ok(unsound)
@@ -72,7 +74,7 @@ fn glance_at_pickle(
     path: &Path,
 ) -> Result<Option<Unsound>, Error> {
     let (mut ids, mut labels, mut label_max, mut balance) = (0_i64, 0_i64, 0_i64, 0_u64);
-    let summary = pickle::read(path, &mut |pair| {
+    let summary = pickle::read(source.disk, path, &mut |pair| {
         balance = pair.weigh(balance);
         match pair {
             pickle::Pair::IdToLabel(_, label) => (ids, label_max) = (ids + 1, label_max.max(label)),

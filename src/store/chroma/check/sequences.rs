@@ -37,7 +37,7 @@ pub(super) fn check(source: &Source, collections: &[Collection]) -> Result<Vec<F
 fn persisted_by_files(source: &Source, collection: &Collection) -> i64 {
     let summary = || {
         let pickle = collection.segment_directory(source)?.join("index_metadata.pickle");
-        pickle::read(&pickle, &mut |_| Ok(())).ok()
+        pickle::read(source.disk, &pickle, &mut |_| Ok(())).ok()
     };
     persisted(collection, if collection.vector_sequence.is_none() { summary() } else { None }.as_ref())
 }

@@ -14,9 +14,10 @@ mod shape;
 mod target;
 mod unread;
 
+use super::Loss;
 use super::error::{During, Error};
 use super::format::Format;
-use super::{Loss, file};
+use crate::disk::Disk;
 use crate::store::sqlite::{Database, Object, Tree, Value, Visited, decode, free_pages, objects};
 use detect::Schema;
 pub use found::{Finds, Found, FoundIn, LISTED_MAX};
@@ -50,9 +51,9 @@ enum Place {
 ///
 /// # Errors
 /// Files that cannot be read or written; [`Error::NotADatabase`] where nothing of a palace is in the bytes.
-pub fn salvage(original: &Path, path: &Path) -> Result<Salvaged, Error> {
-    let failed = |source| Error::Scratch { path: original.to_owned(), source };
-    let database = file::open(original).and_then(Database::new).map_err(failed)?;
+pub fn salvage(disk: &dyn Disk, original: &Path, path: &Path) -> Result<Salvaged, Error> {
+    let failed = |source: io::Error| Error::scratch(original, source);
+    let database = disk.open(original).map_err(io::Error::from).and_then(Database::new).map_err(failed)?;
     let mut visited = Visited::none(&database);
     let (objects, faults) = objects(&database, &mut visited).map_err(failed)?;
     let schema = if faults.is_empty() && !objects.is_empty() { Schema::Whole } else { Schema::Damaged };
