@@ -26,10 +26,9 @@ const REACHES: [&str; 9] = [
 ];
 
 /// Where that is done and not through the disk, and why it is right.
-const ALLOWED: [(&str, &str); 3] = [
+const ALLOWED: [(&str, &str); 2] = [
     ("src/cli/exchange.rs", "an export goes where a person wants it, outside of every palace"),
     ("src/keeper/mempalace.rs", "MemPalace's settings are a person's own, and only read"),
-    ("src/keeper/neighbours.rs", "what other processes have open, the kernel says"),
 ];
 
 /// Something a rule objects to: file, line, and what.

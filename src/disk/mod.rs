@@ -7,11 +7,13 @@
 mod error;
 mod lock;
 mod real;
+mod users;
 
 pub use error::{Error, Result};
 pub use lock::holder;
 pub use real::RealDisk;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -99,6 +101,9 @@ impl io::Read for Reader<'_> {
     }
 }
 
+/// Files by what they are rather than by name: device and inode, and a path that leads there.
+pub type Inodes = HashMap<(u64, u64), PathBuf>;
+
 /// An exclusive lock; dropping it sets it free.
 pub trait Lock: fmt::Debug {
     /// Writes who holds the lock, for the message another process shows; it decides nothing.
@@ -121,6 +126,8 @@ pub trait Disk {
     /// Takes the exclusive lock of a lock file, which is made where there is none, and never deleted: a deleted file
     /// can be locked twice. `None` where another process holds it.
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>>;
+    /// Says which process other than this one has one of some files open; `None` where nobody has, or nobody can tell.
+    fn find_user_of(&self, files: &Inodes) -> Option<String>;
     /// A new file with these contents; an error where something stands there already.
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()>;
     /// Adds bytes at the end of a file.

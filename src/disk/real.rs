@@ -1,7 +1,8 @@
 //! The disk of this machine.
 
 use super::lock::Flock;
-use super::{Contents, Disk, Error, Kind, Lock, Poison, Result, Stat};
+use super::users;
+use super::{Contents, Disk, Error, Inodes, Kind, Lock, Poison, Result, Stat};
 use rustix::fs::{OFlags, RenameFlags, SeekFrom};
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -77,6 +78,10 @@ impl Disk for RealDisk {
 
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
         Ok(Flock::try_exclusive(path)?.map(|lock| Box::new(lock) as Box<dyn Lock>))
+    }
+
+    fn find_user_of(&self, files: &Inodes) -> Option<String> {
+        users::find(files)
     }
 
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()> {

@@ -2,17 +2,11 @@
 //!
 //! An idle Chroma client holds no lock that could be seen, and goes on writing to files that have been replaced; so
 //! beside both locks there is a look through the open files of all processes (CHROMA.md §6).
-//!
-//! # Limits
-//! Only Linux shows the open files of a process, and only those of one's own user, or of all to root.
 
 use super::{Error, Kind, keep::Keep};
-use crate::disk::{Disk, Lock, holder, is_directory, parent};
+use crate::disk::{Disk, Inodes, Lock, holder, is_directory, parent};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -55,7 +49,7 @@ pub(super) fn lock(disk: &dyn Disk, palace: &Path, keep: &Keep, until: Instant) 
 
 /// Makes sure that nobody has the palace's store open.
 pub(super) fn insist_on_nobody(disk: &dyn Disk, palace: &Path, until: Instant) -> Result<(), Error> {
-    patiently(until, &mut || match find_user_of(&store_files(disk, palace)) {
+    patiently(until, &mut || match disk.find_user_of(&store_files(disk, palace)) {
         Some(who) => Err(Error::InUse { who }),
         None => Ok(()),
     })
@@ -89,26 +83,8 @@ fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Err
     Ok(Some(locks.join(format!("mine_palace_{hash}.lock"))))
 }
 
-/// A process other than this one that has one of some files open, by device and inode.
-pub(super) fn find_user_of(files: &HashMap<(u64, u64), PathBuf>) -> Option<String> {
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if pid == std::process::id() {
-            continue;
-        }
-        for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
-            let Ok(metadata) = fs::metadata(descriptor.path()) else { continue };
-            if let Some(file) = files.get(&(metadata.dev(), metadata.ino())) {
-                let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                return Some(format!("process {pid} ({}) has {} open", name.trim(), file.display()));
-            }
-        }
-    }
-    None
-}
-
 /// The files of a store by what they are rather than by name.
-fn store_files(disk: &dyn Disk, palace: &Path) -> HashMap<(u64, u64), PathBuf> {
+fn store_files(disk: &dyn Disk, palace: &Path) -> Inodes {
     let known = |path: PathBuf| disk.stat(&path).ok()?.map(|found| ((found.device, found.node), path));
     store_paths(disk, palace).into_iter().filter_map(known).collect()
 }

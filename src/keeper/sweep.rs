@@ -83,7 +83,7 @@ pub fn plan_sweep(disk: &dyn Disk, palace: &Path, choice: &Choice, consent: Cons
             holds.extend(unsound.clone().map(Hold::Palace));
             let files = hold::files(disk, &folder.path)?;
             let files = files.into_iter().map(|(path, stat)| ((stat.device, stat.node), path));
-            holds.extend(neighbours::find_user_of(&files.collect()).map(Hold::Open));
+            holds.extend(disk.find_user_of(&files.collect()).map(Hold::Open));
         }
         Ok(Candidate { operation, is_chosen, holds })
     });

@@ -11,7 +11,7 @@
 
 mod state;
 
-use palacekeeper::disk::{Contents, Disk, Error, Kind, Lock, Poison, Result, Stat};
+use palacekeeper::disk::{Contents, Disk, Error, Inodes, Kind, Lock, Poison, Result, Stat};
 use state::{Inode, Node, Pending, SEEN, State};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -244,6 +244,11 @@ impl Disk for MemoryDisk {
             return Ok(None);
         }
         Ok(Some(Box::new(Locked { disk: MemoryDisk(Rc::clone(&self.0)), path: path.to_owned(), node })))
+    }
+
+    /// Nobody else is on this machine.
+    fn find_user_of(&self, _: &Inodes) -> Option<String> {
+        None
     }
 
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()> {
