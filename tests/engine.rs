@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use support::explore::{Act, Explorer, FOLDER, Image, PALACE, Scene, UNBORN, begin, entry};
+use support::explore::{Act, Explorer, FOLDER, Image, PALACE, Planned, Scene, UNBORN, begin, entry};
 use support::furnish::Furnish;
 use support::memory::{Fate, Fault, MemoryDisk};
 use support::toy::Toy;
@@ -30,7 +30,7 @@ fn crash_images(scene: &Furnish) -> Vec<MemoryDisk> {
 }
 
 /// What crashes of the run leave, and what crashes of a recovery of each of them leave.
-fn images_of_recoveries(explorer: &Explorer<Furnish>) -> Vec<MemoryDisk> {
+fn images_of_recoveries(explorer: &Explorer<Planned<Furnish>>) -> Vec<MemoryDisk> {
     let (mut seen, mut all) = (HashSet::new(), Vec::new());
     for disk in crash_images(&Furnish).iter().filter(|disk| is_begun(disk)) {
         let recovered = disk.with_history();
@@ -47,7 +47,7 @@ fn is_begun(disk: &MemoryDisk) -> bool {
 }
 
 /// Where a recovery of the state must lead, by its journal alone (I8, I9).
-fn expected<'e>(explorer: &'e Explorer<Furnish>, disk: &MemoryDisk) -> &'e Image {
+fn expected<'e>(explorer: &'e Explorer<Planned<Furnish>>, disk: &MemoryDisk) -> &'e Image {
     match is_begun(disk) && entry::<Toy>(disk).expect("I2: no crash makes a journal unreadable").ledger.is_committed() {
         true => &explorer.new,
         false => &explorer.old,
@@ -100,7 +100,7 @@ fn crash_leaves_what_stood_there_at_that_moment() {
 
 /// A run, and what the next process does after one of its verbs failed; both as the keeper does it. A sync that failed
 /// is final (I7): only another process goes on, and here it finds either the page cache or what a power cut leaves.
-fn fail_at(explorer: &Explorer<Furnish>, event: u32, fault: Fault) {
+fn fail_at(explorer: &Explorer<Planned<Furnish>>, event: u32, fault: Fault) {
     let start = Furnish.disk();
     let plan = Furnish.plan(&start);
     let disk = start.with_fault(event, fault);
@@ -264,7 +264,7 @@ fn damaged_at_the_end(journal: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
 }
 
 /// The old palace, the new one, or the one there was; and in the last case it can still be recovered.
-fn assert_unmixed(explorer: &Explorer<Furnish>, disk: &MemoryDisk, journal: &[u8], act: Act) {
+fn assert_unmixed(explorer: &Explorer<Planned<Furnish>>, disk: &MemoryDisk, journal: &[u8], act: Act) {
     let disk = disk.fresh();
     put(&disk, &PathBuf::from(FOLDER).join("journal"), journal);
     let before = untouched(&disk);
