@@ -46,7 +46,7 @@ impl Scene for Brought {
     fn disk(&self) -> MemoryDisk {
         let disk = MemoryDisk::new(&["/keep", PALACE, "/palace/next", "/palace/segment-1", FAR]);
         if self.is_far {
-            disk.mount(Path::new(FAR));
+            disk.mount_on(Path::new(FAR));
         }
         put(&disk, "/palace/chroma.sqlite3", b"old database");
         put(&disk, "/palace/segment-1/header.bin", b"graph");

@@ -13,8 +13,9 @@ const FUNCTION_LINES_MAX: usize = 60;
 const COLUMNS_MAX: usize = 120;
 
 /// What reaches for files, whoever is asked to do it.
-const REACHES: [&str; 9] = [
+const REACHES: [&str; 10] = [
     "std::fs",
+    "rustix::fs",
     "File::",
     "OpenOptions",
     "symlink_metadata",

@@ -1,28 +1,76 @@
-//! A journal that somebody else wrote: whatever its bytes are, it is read or refused, and nothing panics.
+//! A journal that somebody else wrote, over a tree of any shape: whatever its bytes are, it is read or refused, carried
+//! out or given back; nothing panics, and nothing outside of the palace and the keep is touched.
 //!
 //! The first byte chooses: even, and the rest is the file; odd, and the rest is cut into payloads (a length of two
-//! bytes before each), which are framed as they should be, since a fuzzer never finds a CRC. What decodes is folded,
-//! previewed, printed, and its steps over files are asked where they stand.
+//! bytes before each), which are framed as they should be, since a fuzzer never finds a CRC. The next four bytes choose
+//! what stands where: a bit for each of [`PLACES`].
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use palacekeeper::disk::RealDisk;
-use palacekeeper::engine::{self, Step as _};
+use palacekeeper::disk::Disk;
+use palacekeeper::engine::{self, Operation, Step as _};
 use palacekeeper::journal::frame::{self, Link};
 use palacekeeper::journal::{Header, decode};
 use palacekeeper::ops::{Step, World};
-use std::path::PathBuf;
-use std::sync::LazyLock;
-use tempfile::TempDir;
+use std::path::Path;
+use support::memory::MemoryDisk;
+use support::vfs;
 
-/// `palace/` and `operation/journal`, made once.
-static HOUSE: LazyLock<TempDir> = LazyLock::new(|| {
-    let house = tempfile::tempdir().expect("a temporary directory");
-    std::fs::create_dir(house.path().join("palace")).expect("it is empty");
-    std::fs::create_dir(house.path().join("operation")).expect("it is empty");
-    house
-});
+/// The tests' own simulated disk, with SQLite on it.
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+mod support {
+    #[path = "../../../tests/support/memory.rs"]
+    pub mod memory;
+    #[path = "../../../tests/support/vfs.rs"]
+    pub mod vfs;
+}
+
+const PALACE: &str = "/house/palace";
+const KEEP: &str = "/house/palace.keep";
+const FOLDER: &str = "/house/palace.keep/0001-test";
+/// What nobody may touch, whatever a journal says.
+const OUTSIDE: [&str; 3] = ["/house/diary", "/house/palace.keep/0002-other/journal", "/elsewhere/photo"];
+
+/// Names that plans use, and that a tree may have: directories end with a slash.
+const PLACES: [&str; 18] = [
+    "/house/palace/chroma.sqlite3",
+    "/house/palace/chroma.sqlite3-journal",
+    "/house/palace/sqlite_exact.sqlite3",
+    "/house/palace/6277ec8f-f649-4286-a5eb-c2735c7ad02a/",
+    "/house/palace/6277ec8f-f649-4286-a5eb-c2735c7ad02a/header.bin",
+    "/house/palace/a",
+    "/house/palace/b/",
+    "/house/palace.keep/0001-test/staging/",
+    "/house/palace.keep/0001-test/staging/chroma.sqlite3",
+    "/house/palace.keep/0001-test/staging/a",
+    "/house/palace.keep/0001-test/aside/",
+    "/house/palace.keep/0001-test/aside/chroma.sqlite3",
+    "/house/palace.keep/0001-test/backup/",
+    "/house/palace.keep/0001-test/backup/chroma.sqlite3",
+    "/house/palace.keep/0001-test/backup.part/",
+    "/house/palace.keep/0001-test/intake/",
+    "/house/palace.keep/0001-test/input.jsonl",
+    "/house/palace.keep/0001-test/reserve",
+];
+
+fn house(mask: u32, journal: &[u8]) -> MemoryDisk {
+    let disk =
+        MemoryDisk::new(&["/house", PALACE, KEEP, FOLDER, "/house/palace.keep/0002-other", "/elsewhere", "/tmp"]);
+    for path in OUTSIDE {
+        disk.create(Path::new(path), b"a stranger's").expect("the disk is sound");
+    }
+    for (_, path) in (0..).zip(PLACES).filter(|(bit, _)| mask >> bit & 1 == 1) {
+        // What lies in a directory that is not there is not there either.
+        let _ = match path.strip_suffix('/') {
+            Some(directory) => disk.create_dir(Path::new(directory)),
+            None => disk.create(Path::new(path), path.as_bytes()),
+        };
+    }
+    disk.create(&Path::new(FOLDER).join("journal"), journal).expect("the disk is sound");
+    disk.settle();
+    disk.fresh()
+}
 
 fn framed(mut rest: &[u8]) -> Vec<u8> {
     let header = Header { operation: 1, salt: 2 };
@@ -36,21 +84,31 @@ fn framed(mut rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Reads the journal as everybody does, and recovers as a writer does.
+fn replay(disk: &MemoryDisk) {
+    let Ok(entry) = engine::read::<Step>(disk, &Path::new(FOLDER).join("journal")) else { return };
+    entry.preview();
+    let world = |disk| World::new(disk, Path::new(PALACE), Path::new(FOLDER), &entry.begin.plan);
+    for step in &entry.begin.plan.steps {
+        step.to_string();
+        step.weight();
+        let _ = step.observe(&mut world(disk));
+    }
+    let Ok((mut operation, _)) = Operation::<Step>::open(disk, Path::new(FOLDER)) else { return };
+    let _ = operation.recover(&mut world(disk), &mut ());
+}
+
 fuzz_target!(|data: &[u8]| {
-    let Some((choice, rest)) = data.split_first() else { return };
+    let Some(([choice, mask @ ..], rest)) = data.split_first_chunk::<5>() else { return };
     let bytes = if choice % 2 == 0 { rest.to_vec() } else { framed(rest) };
     if decode::<Step>(&bytes).is_err() {
         return;
     }
-    let path = |name: &str| -> PathBuf { HOUSE.path().join(name) };
-    std::fs::write(path("operation/journal"), bytes).expect("there is room");
-    let disk = RealDisk::new();
-    let Ok(entry) = engine::read::<Step>(&disk, &path("operation/journal")) else { return };
-    entry.preview();
-    let mut world = World::new(&disk, &path("palace"), &path("operation"), &entry.begin.plan);
-    for step in &entry.begin.plan.steps {
-        step.to_string();
-        step.weight();
-        let _ = step.observe(&mut world);
+    let disk = house(u32::from_le_bytes(*mask), &bytes);
+    vfs::on(&disk, || replay(&disk));
+    let image = disk.image("/");
+    for path in OUTSIDE {
+        let found = image.get(Path::new(path)).cloned().flatten();
+        assert_eq!(found.as_deref(), Some(&b"a stranger's"[..]), "{path} was touched");
     }
 });

@@ -155,6 +155,10 @@ pub trait Disk {
     fn sync(&self, path: &Path) -> Result<()>;
     /// Makes durable whatever the page cache still holds of the file system of `directory`, whoever wrote it.
     fn sync_all(&self, directory: &Path) -> Result<()>;
+    /// The mount that a path lies in, where the kernel says: two mounts of one file system cannot be renamed between.
+    fn mount(&self, path: &Path) -> Option<u64>;
+    /// Insists that this user may make things in `directory`.
+    fn insist_on_access(&self, directory: &Path) -> Result<()>;
     /// Bytes free for this user on the file system that holds `directory`.
     fn space(&self, directory: &Path) -> Result<u64>;
     /// What failed first, if anything did: afterwards this disk takes no more changes.

@@ -3,7 +3,7 @@
 use super::lock::Flock;
 use super::users;
 use super::{Contents, Disk, Error, Inodes, Kind, Lock, Poison, Result, Stat};
-use rustix::fs::{OFlags, RenameFlags, SeekFrom};
+use rustix::fs::{AtFlags, CWD, OFlags, RenameFlags, SeekFrom, StatxFlags, statx};
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -123,7 +123,7 @@ impl Disk for RealDisk {
 
     fn rename(&self, source: &Path, target: &Path) -> Result<()> {
         self.change("rename to", target, || {
-            let here = rustix::fs::CWD;
+            let here = CWD;
             match rustix::fs::renameat_with(here, source, here, target, RenameFlags::NOREPLACE) {
                 // Some file systems know no such flag; the keep's lock makes looking first safe enough there.
                 Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match fs::symlink_metadata(target) {
@@ -158,6 +158,16 @@ impl Disk for RealDisk {
         self.write("sync the file system of", directory, Poison::Sync, || {
             Ok(rustix::fs::syncfs(File::open(directory)?)?)
         })
+    }
+
+    fn mount(&self, path: &Path) -> Option<u64> {
+        let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID);
+        found.ok().map(|found| found.stx_mnt_id)
+    }
+
+    fn insist_on_access(&self, directory: &Path) -> Result<()> {
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(directory, access).map_err(|error| Error::new("write to", directory, error.into()))
     }
 
     fn space(&self, directory: &Path) -> Result<u64> {

@@ -79,14 +79,9 @@ impl Keep {
         let [outer, inner] = Keep::places(palace);
         let Some(parent) = palace.parent() else { return Ok(inner) };
         let device = |path: &Path| Ok::<_, Error>(disk.stat(path)?.map(|stat| stat.device));
-        let is_beside = device(parent)? == device(palace)? && mount(parent) == mount(palace);
-        let is_writable = rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok();
+        let is_beside = device(parent)? == device(palace)? && disk.mount(parent) == disk.mount(palace);
+        let is_writable = disk.insist_on_access(parent).is_ok();
         Ok(if is_beside && is_writable { outer } else { inner })
-    }
-
-    /// Whether things can be renamed between two directories of one device.
-    pub(super) fn is_one_mount(one: &Path, other: &Path) -> bool {
-        mount(one) == mount(other)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -202,12 +197,6 @@ impl Keep {
         disk.replace(&new, &last)?;
         Ok(disk.sync(&self.path)?)
     }
-}
-
-/// The mount a path lies in, where the kernel says: two mounts of one file system cannot be renamed between.
-fn mount(path: &Path) -> Option<u64> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok().map(|found| found.stx_mnt_id)
 }
 
 fn is_temporary(name: &OsStr) -> bool {

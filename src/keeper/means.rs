@@ -54,8 +54,7 @@ impl Means {
         if real.starts_with(&palace) || keep.is_some_and(|keep| real.starts_with(keep)) {
             return Err(unfit(Unusable::Inside));
         }
-        rustix::fs::access(&real, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-            .map_err(|error| unfit(Unusable::Unwritable(error.into())))?;
+        disk.insist_on_access(&real).map_err(|error| unfit(Unusable::Unwritable(error.into())))?;
         let annex = Annex::within(disk, &real)?.ok_or_else(|| unfit(Unusable::Unnameable))?;
         Ok(Means { annex: Some(annex), ..self })
     }
@@ -96,7 +95,7 @@ pub(super) fn share(
     let directory = annex.directory().to_owned();
     let device = |path: &Path| Ok::<_, Error>(disk.stat(path)?.map(|found| found.device));
     let is_same_device = device(space)? == device(&directory)?;
-    let bytes_needed = match (is_same_device, Keep::is_one_mount(space, &directory)) {
+    let bytes_needed = match (is_same_device, disk.mount(space) == disk.mount(&directory)) {
         (true, true) => altogether,
         (true, false) => altogether + room.needed, // what is built lies there twice for a while
         (false, _) => altogether.saturating_sub(room.spared),

@@ -26,8 +26,8 @@ pub fn plan(preparation: Preparation, annex: Option<Annex>, files: &StoreFiles, 
     steps.push(Step::Exact(exact::Step::CreateStore { preparation }));
     steps.extend(survey.batches.iter().map(|batch| Step::Exact(exact::Step::UpsertBatch(batch.clone()))));
     steps.extend(parts::bring(annex.as_ref(), [(exact::DATABASE, bytes)].into_iter()));
+    steps.push(parts::tree(tree::Step::Sync { target: parts::staged(exact::DATABASE) })); // see `parts::prove`
     steps.push(Step::Exact(exact::Step::Verify { expected, bytes }));
-    steps.push(parts::tree(tree::Step::Sync { target: parts::staged(exact::DATABASE) }));
     let replaced = files.segments.iter().collect();
     let swap = Swap { database: exact::DATABASE, segments: Vec::new(), old: Some(files), replaced };
     let pivot = swap.commit(&mut steps);

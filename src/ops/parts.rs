@@ -43,7 +43,7 @@ pub(super) fn build_indexes(survey: &Survey, blueprint: &Blueprint) -> Vec<Step>
     steps.collect()
 }
 
-/// The proof, and the sync that makes the database durable. `left` things stay in the new store that no plan carries
+/// The sync that makes the database durable, and then the proof. `left` things stay in the new store that no plan carries
 /// over by itself; `mended` are the codes that must not be found in it again.
 pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64, mended: &[String]) {
     let expected = Expected {
@@ -53,8 +53,9 @@ pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64, mended: &
         left,
         mended: mended.to_vec(),
     };
-    steps.push(Step::Chroma(chroma::Step::Verify(expected)));
+    // What was proved stays proved: over a power cut, a database that had not been synced before would be another one.
     steps.push(tree(tree::Step::Sync { target: staged(DATABASE) }));
+    steps.push(Step::Chroma(chroma::Step::Verify(expected)));
 }
 
 /// One store takes the place of another.

@@ -6,21 +6,23 @@
 //! would take too long, [`Bounds`] choose by a seed.
 
 mod course;
+mod trace;
 mod walk;
 
 pub use course::{Act, Course, FOLDER, Image, PALACE, Planned, Scene, Stand, UNBORN, begin, entry};
+pub use trace::{Crash, Trace};
 pub use walk::{Bounds, Cut, Tally, Walk};
 
 use super::memory::{Fate, MemoryDisk};
 use palacekeeper::engine::Outcome;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Display;
 use std::time::Instant;
 
 /// A crash image, and how one gets there: this line is all it takes to come here again.
 struct State {
     disk: MemoryDisk,
-    trace: Vec<String>,
-    cut: Cut,
+    trace: Trace,
 }
 
 pub struct Explorer<C: Course> {
@@ -28,9 +30,11 @@ pub struct Explorer<C: Course> {
     era: u64,
     pub old: Image,
     pub new: Image,
+    new_disk: MemoryDisk,
     seen: HashSet<u64>,
     seen_moments: HashSet<u64>,
-    queue: VecDeque<State>,
+    /// States that nobody has left yet.
+    queue: Vec<State>,
     pub walk: Walk,
 }
 
@@ -48,28 +52,43 @@ impl<C: Course> Explorer<C> {
         let (era, old) = (disk.now(), disk.image(PALACE));
         let outcome = course.begin(&disk);
         assert!(matches!(outcome, Ok(Outcome::Completed)), "the undisturbed run: {outcome:?}");
-        let new = disk.crash(Fate::POWER_CUT).image(PALACE);
-        assert_eq!(new, disk.image(PALACE), "what the steps did was not durable when they returned");
+        let new_disk = disk.crash(Fate::POWER_CUT);
+        let new = new_disk.image(PALACE);
+        assert_same(&new, &disk.image(PALACE), "what the steps did was not durable when they returned");
         let (seen, seen_moments) = (HashSet::new(), HashSet::new());
-        Explorer { course, era, old, new, seen, seen_moments, queue: VecDeque::new(), walk: Walk::default() }
+        Explorer { course, era, old, new, new_disk, seen, seen_moments, queue: Vec::new(), walk: Walk::default() }
     }
 
     /// Walks from the undisturbed run to every state that this many crashes in a row can lead to.
     pub fn explore(self, seeds: &[u64], generations_max: usize) -> Walk {
-        self.explore_within(Bounds { seeds, generations_max, moments_max: usize::MAX })
+        self.explore_within(Bounds { seeds, generations_max, moments_max: usize::MAX, states_max: usize::MAX })
     }
 
-    /// Walks as far as the bounds allow.
+    /// Walks as far as the bounds allow, or along the one trace that is wanted.
     pub fn explore_within(mut self, bounds: Bounds) -> Walk {
         let disk = self.course.disk().with_history();
         self.course.begin(&disk).expect("nothing disturbs it");
         self.walk.runs += 1;
-        self.crash_everywhere(&disk, &["run".to_owned()], "", bounds);
-        while let Some(state) = self.queue.pop_front() {
-            match state.trace.len() - 1 > bounds.generations_max {
-                true => self.walk.left_out += 1,
-                false => self.leave(&state, bounds),
+        match Trace::wanted() {
+            Some(trace) => self.follow(disk, trace),
+            None => self.crash_everywhere(&disk, &Trace::default(), None, bounds),
+        }
+        for generation in 1.. {
+            let mut states = std::mem::take(&mut self.queue);
+            let states_max = match generation {
+                1 => usize::MAX,
+                _ if generation > bounds.generations_max => 0,
+                _ => bounds.states_max,
+            };
+            if states.len() > states_max {
+                self.walk.left_out += (states.len() - states_max) as u64;
+                states.sort_by_cached_key(|state| rank(bounds, &state.trace));
+                states.truncate(states_max);
             }
+            if states.is_empty() {
+                break;
+            }
+            states.iter().for_each(|state| self.leave(state, bounds));
         }
         self.walk
     }
@@ -79,17 +98,59 @@ impl<C: Course> Explorer<C> {
         self.course.act(act, disk)
     }
 
-    fn crash_everywhere(&mut self, disk: &MemoryDisk, trace: &[String], act: &str, bounds: Bounds) {
+    /// Goes where a trace leads, and looks around there.
+    fn follow(&mut self, mut disk: MemoryDisk, trace: Trace) {
+        for crash in &trace.0 {
+            disk = self.after(disk, crash);
+        }
+        self.visit(disk, trace);
+    }
+
+    /// The disk after a crash of what is being done on it, or of what is done about it next.
+    fn after(&self, disk: MemoryDisk, crash: &Crash) -> MemoryDisk {
+        let disk = match crash.act {
+            None => disk,
+            Some(act) => {
+                let disk = disk.with_history();
+                let _cut_short = self.act(act, &disk);
+                disk
+            }
+        };
+        let history = disk.history();
+        crash.image(&history[crash.event % history.len()])
+    }
+
+    /// Follows crashes one after the other, looks at every image on the way, and recovers what the last one leaves.
+    pub fn check(&mut self, crashes: &[Crash]) {
+        let mut disk = self.course.disk().with_history();
+        self.course.begin(&disk).expect("nothing disturbs it");
+        let mut trace = Trace::default();
+        for crash in crashes {
+            trace = trace.and(*crash);
+            disk = self.after(disk, crash);
+            self.course.check(&disk);
+            match self.course.stand(&disk) {
+                Stand::Unborn => return self.check_unborn(&disk, &trace.to_string()),
+                Stand::Ended(outcome) => return self.check_ended(&disk, outcome, &trace.to_string()),
+                Stand::Interrupted { .. } => {}
+            }
+        }
+        if let Stand::Interrupted { is_committed, .. } = self.course.stand(&disk) {
+            let disk = disk.fresh();
+            let outcome = self.act(Act::Recover, &disk);
+            self.judge(Act::Recover, &disk, is_committed, outcome, &trace.to_string());
+        }
+    }
+
+    fn crash_everywhere(&mut self, disk: &MemoryDisk, trace: &Trace, act: Option<Act>, bounds: Bounds) {
         let history = disk.history();
         for event in self.chosen(&history, bounds) {
             let moment = &history[event];
             self.walk.moments += 1;
-            let kill = || format!("{act} kill at event {event}");
-            self.visit(moment.kill(), Cut::Kill, || trace.iter().cloned().chain([kill()]).collect());
-            for fate in moment.fates(bounds.seeds) {
-                let crash = || format!("{act} crash at event {event} with fate {}", fate.0);
-                let cut = if fate == Fate::POWER_CUT { Cut::PowerCut } else { Cut::Torn };
-                self.visit(moment.crash(fate), cut, || trace.iter().cloned().chain([crash()]).collect());
+            let fates = moment.fates(bounds.seeds);
+            for fate in [None].into_iter().chain(fates.into_iter().map(Some)) {
+                let crash = Crash { act, event, fate };
+                self.visit(crash.image(moment), trace.and(crash));
             }
         }
     }
@@ -113,9 +174,7 @@ impl<C: Course> Explorer<C> {
         }
         let mut chosen = Vec::new();
         for mut events in by_step.into_values() {
-            // A hash of the seed and the event is as good as a shuffle, and the same for a replay.
-            let rank = |event: &usize| blake3::hash(format!("{:?} {event}", bounds.seeds).as_bytes()).to_hex();
-            events.sort_by_cached_key(rank);
+            events.sort_by_cached_key(|event| rank(bounds, event));
             self.walk.left_out += events.len().saturating_sub(bounds.moments_max) as u64;
             chosen.extend(events.into_iter().take(bounds.moments_max));
         }
@@ -123,28 +182,27 @@ impl<C: Course> Explorer<C> {
         chosen
     }
 
-    fn visit(&mut self, disk: MemoryDisk, cut: Cut, trace: impl FnOnce() -> Vec<String>) {
+    fn visit(&mut self, disk: MemoryDisk, trace: Trace) {
         self.walk.images += 1;
         if self.seen.insert(disk.fingerprint(self.era)) {
-            let trace = trace();
             self.walk.states += 1;
-            self.walk.generations = self.walk.generations.max(trace.len() - 1);
+            self.walk.generations = self.walk.generations.max(trace.0.len());
             self.course.check(&disk);
-            self.queue.push_back(State { disk, trace, cut });
+            self.queue.push(State { disk, trace });
         }
     }
 
     /// All ways on from a state.
     fn leave(&mut self, state: &State, bounds: Bounds) {
-        let trace = state.trace.join(", then ");
+        let (trace, cut) = (state.trace.to_string(), state.trace.0.last().map_or(Cut::Kill, Crash::cut));
         match self.course.stand(&state.disk) {
             Stand::Unborn => {
                 self.check_unborn(&state.disk, &trace);
-                self.tally("before it began", state.cut).old += 1;
+                self.tally("before it began", cut).old += 1;
             }
             Stand::Ended(outcome) => {
                 self.check_ended(&state.disk, outcome, &trace);
-                let tally = self.tally("after it ended", state.cut);
+                let tally = self.tally("after it ended", cut);
                 *if outcome == Outcome::Completed { &mut tally.new } else { &mut tally.old } += 1;
             }
             Stand::Interrupted { step, is_committed, is_aborted } => {
@@ -155,10 +213,12 @@ impl<C: Course> Explorer<C> {
                     self.walk.took(began.elapsed(), || format!("{act:?} after {trace}"));
                     self.walk.runs += 1;
                     let met = self.judge(act, &disk, is_committed, outcome, &trace);
-                    let tally = self.tally(&step, state.cut);
+                    let tally = self.tally(&step, cut);
                     (tally.old, tally.new) = (tally.old + met.old, tally.new + met.new);
                     tally.refused += met.refused;
-                    self.crash_everywhere(&disk, &state.trace, &format!("{act:?}"), bounds);
+                    if state.trace.0.len() < bounds.generations_max {
+                        self.crash_everywhere(&disk, &state.trace, Some(act), bounds);
+                    }
                 }
             }
         }
@@ -180,12 +240,11 @@ impl<C: Course> Explorer<C> {
         let after = disk.crash(Fate::POWER_CUT);
         match (act, outcome) {
             (Act::Recover | Act::Resume, Ok(Outcome::Completed)) if committed || act == Act::Resume => {
-                let found = after.image(PALACE);
-                assert!(self.course.is_new(&found, &self.new), "{act:?} after {trace}: not the new palace");
+                assert!(self.course.is_new(&after, &self.new_disk), "{act:?} after {trace}: not the new palace");
                 Tally { new: 1, ..Tally::default() }
             }
             (_, Ok(Outcome::RolledBack)) if !committed => {
-                assert_eq!(after.image(PALACE), self.old, "{act:?} after {trace}: not the old palace");
+                assert_same(&after.image(PALACE), &self.old, &format!("{act:?} after {trace}: not the old palace"));
                 Tally { old: 1, ..Tally::default() }
             }
             (Act::Resume, Err(error)) if !committed && self.course.wants_recovery(&error) => {
@@ -198,7 +257,7 @@ impl<C: Course> Explorer<C> {
     }
 
     fn check_unborn(&mut self, disk: &MemoryDisk, trace: &str) {
-        assert_eq!(disk.image(PALACE), self.old, "I1: never begun, and not the old palace: {trace}");
+        assert_same(&disk.image(PALACE), &self.old, &format!("I1: never begun, and not the old palace: {trace}"));
         let again = self.course.begin(disk);
         assert!(matches!(again, Ok(Outcome::Completed)), "it cannot be begun again: {again:?} after {trace}");
         self.walk.ended_old += 1;
@@ -208,10 +267,9 @@ impl<C: Course> Explorer<C> {
     fn check_ended(&mut self, disk: &MemoryDisk, outcome: Outcome, trace: &str) {
         let disk = disk.fresh();
         let before = disk.image("/");
-        let found = disk.image(PALACE);
         let is_right = match outcome {
-            Outcome::Completed => self.course.is_new(&found, &self.new),
-            Outcome::RolledBack => found == self.old,
+            Outcome::Completed => self.course.is_new(&disk, &self.new_disk),
+            Outcome::RolledBack => disk.image(PALACE) == self.old,
         };
         assert!(is_right, "{outcome:?} after {trace}, and it is another palace");
         for act in [Act::Recover, Act::Resume, Act::Abort] {
@@ -225,4 +283,16 @@ impl<C: Course> Explorer<C> {
             Outcome::RolledBack => self.walk.ended_old += 1,
         }
     }
+}
+
+/// What orders things as a shuffle would, and the same way for the same seeds.
+fn rank(bounds: Bounds, thing: &impl Display) -> [u8; 32] {
+    *blake3::hash(format!("{:?} {thing}", bounds.seeds).as_bytes()).as_bytes()
+}
+
+/// Insists that two images are equal, and names what differs.
+fn assert_same(found: &Image, expected: &Image, why: &str) {
+    let names = found.keys().chain(expected.keys());
+    let differing: BTreeSet<_> = names.filter(|path| found.get(*path) != expected.get(*path)).collect();
+    assert!(differing.is_empty(), "{why}: {differing:?}");
 }

@@ -9,7 +9,11 @@
 //! Every mutating verb is one *event*, and a verb that writes bytes is two: nothing written yet, and a part of it
 //! written. A [`Fault`] strikes at one event, and [`MemoryDisk::fired`] says whether it did.
 
+mod bytes;
+mod handle;
 mod state;
+
+pub use handle::{Handle, Missing};
 
 use palacekeeper::disk::{Contents, Disk, Error, Inodes, Kind, Lock, Poison, Result, Stat};
 use state::{Inode, Node, Pending, SEEN, State};
@@ -62,6 +66,32 @@ impl MemoryDisk {
         disk
     }
 
+    /// Another handle of this very disk.
+    pub fn share(&self) -> MemoryDisk {
+        MemoryDisk(Rc::clone(&self.0))
+    }
+
+    /// Lets all files together have no more bytes than this.
+    pub fn limit(&self, room: u64) {
+        self.0.borrow_mut().room = room;
+    }
+
+    /// Copies a real directory to `at`, durably.
+    pub fn load(&self, real: &Path, at: &Path) {
+        if self.stat(at).expect("the disk is sound").is_none() {
+            self.create_dir(at).expect("its parent is there");
+        }
+        for entry in std::fs::read_dir(real).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let target = at.join(entry.file_name());
+            match entry.file_type().expect("an entry").is_dir() {
+                true => self.load(&entry.path(), &target),
+                false => self.create(&target, &std::fs::read(entry.path()).expect("a file")).expect("it is new"),
+            }
+        }
+        self.settle();
+    }
+
     /// The same disk again, with a fault that waits at an event from here on.
     pub fn with_fault(&self, event: u32, fault: Fault) -> MemoryDisk {
         let mut state = self.0.borrow().clone();
@@ -91,7 +121,7 @@ impl MemoryDisk {
     }
 
     /// Makes a directory the root of a file system of its own.
-    pub fn mount(&self, path: &Path) {
+    pub fn mount_on(&self, path: &Path) {
         self.0.borrow_mut().mount(path).expect("a file system is mounted on a directory");
     }
 
@@ -150,7 +180,7 @@ impl MemoryDisk {
             let Ok(node) = state.find(&path) else { continue };
             let inode = &state.nodes[&node][SEEN];
             todo.extend(state.entries(node).map(|name| path.join(name)));
-            image.insert(path, (!inode.is_directory).then(|| inode.bytes.clone()));
+            image.insert(path, (!inode.is_directory).then(|| inode.bytes.to_vec()));
         }
         image
     }
@@ -215,9 +245,11 @@ impl Disk for MemoryDisk {
 
     fn read(&self, path: &Path, offset: u64, length: u64) -> Result<Vec<u8>> {
         self.look("read", path, |state| {
-            let bytes = &state.nodes[&state.find(path)?][SEEN].bytes;
-            let start = (offset as usize).min(bytes.len());
-            Ok(bytes[start..].iter().copied().take(length.min(usize::MAX as u64) as usize).collect())
+            let found = &state.nodes[&state.find(path)?][SEEN].bytes;
+            let length = length.min((found.len() as u64).saturating_sub(offset));
+            let mut bytes = vec![0; length as usize];
+            found.read(offset as usize, &mut bytes);
+            Ok(bytes)
         })
     }
 
@@ -226,7 +258,7 @@ impl Disk for MemoryDisk {
             let node = state.find(path)?;
             match state.nodes[&node][SEEN].is_directory {
                 true => Err(ErrorKind::NotFound.into()),
-                false => Ok(Box::new(Opened { state: Rc::clone(&self.0), node }) as Box<dyn Contents>),
+                false => Ok(Box::new(Handle { disk: self.share(), node }) as Box<dyn Contents>),
             }
         })
     }
@@ -243,7 +275,7 @@ impl Disk for MemoryDisk {
         if !self.0.borrow_mut().locks.insert(node) {
             return Ok(None);
         }
-        Ok(Some(Box::new(Locked { disk: MemoryDisk(Rc::clone(&self.0)), path: path.to_owned(), node })))
+        Ok(Some(Box::new(Locked { disk: self.share(), path: path.to_owned(), node })))
     }
 
     /// Nobody else is on this machine.
@@ -291,7 +323,7 @@ impl Disk for MemoryDisk {
         self.act("write", target, |state| {
             let Inode { bytes, mode, .. } = state.nodes[&state.find(source)?][SEEN].clone();
             let node = state.make(target, false)?;
-            state.write(node, &bytes)?;
+            state.write(node, &bytes.to_vec())?;
             state.change(Pending::Mode { node, mode });
             Ok(())
         })
@@ -357,37 +389,24 @@ impl Disk for MemoryDisk {
         self.act("sync the file system of", directory, |state| state.settle_device(directory))
     }
 
+    fn mount(&self, path: &Path) -> Option<u64> {
+        self.stat(path).ok()?.map(|found| found.device)
+    }
+
+    fn insist_on_access(&self, directory: &Path) -> Result<()> {
+        self.look("write to", directory, |state| state.find(directory).map(drop))
+    }
+
     fn space(&self, _: &Path) -> Result<u64> {
-        Ok(u64::MAX)
+        let state = self.0.borrow();
+        Ok(state.room.saturating_sub(state.used()))
     }
     fn poison(&self) -> Option<Poison> {
         None
     }
 
     fn afresh(&self) -> Box<dyn Disk + '_> {
-        Box::new(MemoryDisk(Rc::clone(&self.0)))
-    }
-}
-
-/// A file that is open.
-#[derive(Debug)]
-struct Opened {
-    state: Rc<RefCell<State>>,
-    node: Node,
-}
-
-impl Contents for Opened {
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.state.borrow();
-        let found = &state.nodes[&self.node][SEEN].bytes;
-        let from = (offset as usize).min(found.len());
-        let length = bytes.len().min(found.len() - from);
-        bytes[..length].copy_from_slice(&found[from..from + length]);
-        Ok(length)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.state.borrow().nodes[&self.node][SEEN].bytes.len() as u64)
+        Box::new(self.share())
     }
 }
 

@@ -12,5 +12,8 @@ pub mod furnish;
 pub mod golden;
 pub mod memory;
 pub mod palace;
+pub mod report;
 pub mod sources;
 pub mod toy;
+pub mod vfs;
+pub mod whole;

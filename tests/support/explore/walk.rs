@@ -34,7 +34,7 @@ pub struct Tally {
     pub refused: u64,
 }
 
-/// How much of a walk is made.
+/// How much of a walk is made; what is left out is chosen by the seeds.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<'s> {
     /// Fates for moments with so much pending that not all fates are tried, and what chooses moments.
@@ -43,6 +43,8 @@ pub struct Bounds<'s> {
     pub generations_max: usize,
     /// Moments at which one run crashes in steps of one kind.
     pub moments_max: usize,
+    /// States that are left after so many crashes in a row, beyond the first.
+    pub states_max: usize,
 }
 
 /// How large the walk was.

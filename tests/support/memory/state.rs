@@ -1,6 +1,7 @@
 //! What a disk in memory holds, on both sides of a sync.
 
 use super::Fault;
+use super::bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -27,16 +28,18 @@ pub(super) struct State {
     pub(super) events: u32,
     pub(super) fault: Option<(u32, Fault)>,
     pub(super) fired: u32,
+    /// Bytes that all files together may have.
+    pub(super) room: u64,
     /// Lock files that somebody holds.
     pub(super) locks: BTreeSet<Node>,
     /// The disk as it was at each event, where somebody wants to know.
     pub(super) history: Option<Vec<State>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inode {
     pub(super) is_directory: bool,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     pub(super) mode: u32,
     pub(super) modified_ns: i64,
     /// The file system it is on.
@@ -47,7 +50,7 @@ pub(super) struct Inode {
 #[derive(Clone, Debug)]
 pub(super) enum Pending {
     Names(Vec<(Key, Option<Node>)>),
-    Bytes { node: Node, at: usize, bytes: Vec<u8>, modified_ns: i64 },
+    Bytes { node: Node, at: usize, bytes: Rc<[u8]>, modified_ns: i64 },
     Length { node: Node, length: usize, modified_ns: i64 },
     Mode { node: Node, mode: u32 },
 }
@@ -62,10 +65,11 @@ impl Pending {
     fn survivor(self, fate: u64) -> Option<Pending> {
         match (fate, self) {
             (0, change) => Some(change),
-            (2 | 3, Pending::Bytes { node, at, mut bytes, modified_ns }) => {
+            (2 | 3, Pending::Bytes { node, at, bytes, modified_ns }) => {
                 let intact = if fate == 2 { bytes.len() / 2 } else { 0 };
-                bytes[intact..].fill(0);
-                Some(Pending::Bytes { node, at, bytes, modified_ns })
+                let mut torn = bytes.to_vec();
+                torn[intact..].fill(0);
+                Some(Pending::Bytes { node, at, bytes: torn.into(), modified_ns })
             }
             _ => None,
         }
@@ -74,7 +78,7 @@ impl Pending {
 
 impl State {
     pub(super) fn new() -> State {
-        let mut state = State { made: ROOT, ..State::default() };
+        let mut state = State { made: ROOT, room: u64::MAX, ..State::default() };
         let root = Inode { is_directory: true, mode: 0o755, ..Inode::default() };
         state.nodes.insert(ROOT, Rc::new([root.clone(), root]));
         state
@@ -149,23 +153,37 @@ impl State {
         self.made += 1;
         let mode = if is_directory { 0o755 } else { 0o644 };
         let device = self.nodes[&key.0][SEEN].device;
-        let inode = Inode { is_directory, mode, bytes: Vec::new(), modified_ns: self.made as i64, device };
+        let inode = Inode { is_directory, mode, bytes: Bytes::default(), modified_ns: self.made as i64, device };
         self.nodes.insert(self.made, Rc::new([inode.clone(), inode]));
         self.change(Pending::Names(vec![(key, Some(self.made))]));
         Ok(self.made)
     }
 
-    /// Writes at the end of a file. The event lies between its first half and the whole.
+    /// Writes at the end of a file.
     pub(super) fn write(&mut self, node: Node, bytes: &[u8]) -> io::Result<()> {
         let at = self.nodes[&node][SEEN].bytes.len();
+        self.write_at(node, at, bytes)
+    }
+
+    /// Writes somewhere. The event lies between the first half and the whole.
+    pub(super) fn write_at(&mut self, node: Node, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let end = (at + bytes.len()).saturating_sub(self.nodes[&node][SEEN].bytes.len());
+        if self.used() + end as u64 > self.room {
+            return Err(ErrorKind::StorageFull.into());
+        }
         self.made += 1;
         let modified_ns = self.made as i64;
-        let written = |bytes: &[u8]| Pending::Bytes { node, at, bytes: bytes.to_vec(), modified_ns };
+        let written = |bytes: &[u8]| Pending::Bytes { node, at, bytes: bytes.into(), modified_ns };
         self.change(written(&bytes[..bytes.len() / 2]));
         self.tick()?;
         self.pending.pop();
         self.change(written(bytes));
         Ok(())
+    }
+
+    /// Bytes that all files together have, as programs see them.
+    pub(super) fn used(&self) -> u64 {
+        self.nodes.values().map(|node| node[SEEN].bytes.len() as u64).sum()
     }
 
     pub(super) fn rename(&mut self, source: &Path, target: Key) -> io::Result<()> {
@@ -190,13 +208,12 @@ impl State {
             }
             Pending::Bytes { node, at, bytes, modified_ns } => {
                 let inode = self.inode(side, node);
-                inode.bytes.resize(inode.bytes.len().max(at + bytes.len()), 0);
-                inode.bytes[*at..at + bytes.len()].copy_from_slice(bytes);
+                inode.bytes.write(*at, bytes);
                 inode.modified_ns = *modified_ns;
             }
             Pending::Length { node, length, modified_ns } => {
                 let inode = self.inode(side, node);
-                inode.bytes.resize(*length, 0);
+                inode.bytes.resize(*length);
                 inode.modified_ns = *modified_ns;
             }
             Pending::Mode { node, mode } => self.inode(side, node).mode = *mode,
@@ -318,14 +335,20 @@ impl State {
             let entries = self.names[side].range((directory, OsString::new())..(directory + 1, OsString::new()));
             for ((_, name), node) in entries {
                 let Inode { is_directory, bytes, mode, modified_ns, .. } = &self.nodes[node][side];
-                let contents = *blake3::hash(bytes).as_bytes();
-                (name, number(*node, era, known), is_directory, contents, mode).hash(hasher);
+                let contents = bytes.hash();
+                (tame(name), number(*node, era, known), is_directory, contents, mode).hash(hasher);
                 (*modified_ns <= era as i64).then_some(modified_ns).hash(hasher);
                 todo.extend(is_directory.then_some(*node));
             }
             0xff_u8.hash(hasher);
         }
     }
+}
+
+/// A name as far as it means anything: the tail of a scratch directory's is drawn at random.
+fn tame(name: &OsStr) -> &OsStr {
+    const SCRATCH: &str = ".scratch-";
+    if name.as_encoded_bytes().starts_with(SCRATCH.as_bytes()) { OsStr::new(SCRATCH) } else { name }
 }
 
 /// The number a node goes by: its own if it is old, else that of its turn.

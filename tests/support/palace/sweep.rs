@@ -2,9 +2,11 @@
 //! the line that replays it.
 
 use super::{Point, say};
+use crate::support::report::Part;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
+use std::time::Instant;
 
 /// How a fault and the recovery after it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +21,7 @@ pub(crate) enum Ending {
 pub(crate) struct Sweep {
     /// The command that replays, but for the point.
     replay: String,
+    began: Instant,
     endings: Mutex<BTreeMap<(String, Ending), usize>>,
     failures: Mutex<Vec<String>>,
 }
@@ -29,7 +32,7 @@ impl Sweep {
     /// A sweep of a test in a test program.
     pub(crate) fn new(program: &str, test: &str) -> Sweep {
         let replay = format!("cargo test --test {program} {test}");
-        Sweep { replay, endings: Mutex::default(), failures: Mutex::default() }
+        Sweep { replay, began: Instant::now(), endings: Mutex::default(), failures: Mutex::default() }
     }
 
     /// Shares jobs out among one worker for each processor.
@@ -70,6 +73,7 @@ impl Sweep {
         let calls: Vec<_> =
             endings.iter().map(|((call, ending), count)| format!("{call} {count} {ending:?}")).collect();
         say(&format!("{what}: {} faults fired, {old} ended old and {new} new ({})", old + new, calls.join(", ")));
+        Part::of_sweep(what, self.replay, self.began.elapsed(), &endings).publish();
         let all = failures.len() + old + new;
         assert!(
             failures.is_empty(),

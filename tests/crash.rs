@@ -1,0 +1,74 @@
+//! Whole operations on real palaces, crashed at every event of the disk and of SQLite, and crashed again while they
+//! are recovered.
+//!
+//! What a crash leaves is chosen by fate: whatever was not synced is kept, dropped, torn or garbled. A failure names
+//! the trace that led to it; `PALACEKEEPER_TRACE=… cargo test --release --test crash NAME` goes there again. By default
+//! a seeded sample is walked, and every moment of the swap; `PALACEKEEPER_FAULTS=all` leaves nothing out, and takes
+//! hours. The page that `support/report.rs` makes shows what was tried.
+
+mod support;
+
+use std::time::Instant;
+use support::explore::{Bounds, Explorer, Walk};
+use support::palace::{is_exhaustive, say};
+use support::report::Part;
+use support::whole::{Verb, Whole};
+
+/// Walks through the crashes of an operation.
+fn walk(test: &str, verb: Verb) -> Walk {
+    let seed = std::env::var("PALACEKEEPER_SEED").ok().map_or(1, |text| text.parse().expect("a number"));
+    let mixed = |number: u64| (seed ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let seeds = [mixed(1), mixed(2)];
+    let bounds = match is_exhaustive() {
+        true => Bounds { seeds: &seeds, generations_max: usize::MAX, moments_max: usize::MAX, states_max: usize::MAX },
+        false => Bounds { seeds: &seeds, generations_max: 2, moments_max: 2, states_max: 40 },
+    };
+    let began = Instant::now();
+    let walk = Explorer::of(Whole::new(verb)).explore_within(bounds);
+    let replay = format!("PALACEKEEPER_SEED={seed} cargo test --release --test crash {test}");
+    let page = Part::of_walk(&format!("{verb:?}"), replay, began.elapsed(), &walk).publish();
+    say(&format!("{verb:?}, seed {seed}: {walk:?}, {:.1} s; {}", began.elapsed().as_secs_f64(), page.display()));
+    assert!(walk.ended_old > 0 && walk.ended_new > 0, "only one of the two ends was ever reached: {walk:?}");
+    walk
+}
+
+/// I8 to I13, for the product as it is.
+#[test]
+fn crash_in_a_rebuild_leaves_the_old_palace_or_the_new() {
+    walk("rebuild", Verb::Rebuild);
+}
+
+#[test]
+fn crash_in_a_rebuild_on_another_file_system_leaves_the_old_palace_or_the_new() {
+    walk("another_file_system", Verb::Staged);
+}
+
+#[test]
+fn crash_in_a_repair_leaves_the_damaged_palace_or_the_mended() {
+    walk("repair", Verb::Repair);
+}
+
+#[test]
+fn crash_in_a_migration_leaves_the_old_palace_or_the_new() {
+    walk("in_a_migration_leaves", Verb::Migrate { to: "1.5.9" });
+}
+
+#[test]
+fn crash_in_a_migration_to_one_file_leaves_the_old_palace_or_the_new() {
+    walk("to_one_file", Verb::ToExact);
+}
+
+#[test]
+fn crash_in_a_migration_from_one_file_leaves_the_old_palace_or_the_new() {
+    walk("from_one_file", Verb::FromExact);
+}
+
+#[test]
+fn crash_in_an_import_leaves_no_palace_or_a_whole_one() {
+    walk("import", Verb::Import);
+}
+
+#[test]
+fn crash_in_a_restore_leaves_the_new_palace_or_the_old() {
+    walk("restore", Verb::Restore);
+}
