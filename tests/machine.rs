@@ -197,9 +197,9 @@ fn rebuild(disk: &MemoryDisk) -> Result<(), Error> {
 fn migrate(disk: &MemoryDisk) -> Result<(), Error> {
     let mut keeper = Keeper::lock(disk, Path::new(PALACE))?;
     let to = |name| Target::Chroma(Format::named(name).expect("a format"));
-    let there = keeper.propose_migration(to("1.0"), LIMITS, &mut || ());
+    let there = keeper.propose_migration(to("1.0.20"), LIMITS, &mut || ());
     let proposal = match there {
-        Err(Error::AlreadyThere { .. }) => keeper.propose_migration(to("1.5"), LIMITS, &mut || ())?,
+        Err(Error::AlreadyThere { .. }) => keeper.propose_migration(to("1.5.9"), LIMITS, &mut || ())?,
         there => there?,
     };
     keeper.run(proposal, &mut ()).map(drop)

@@ -6,7 +6,7 @@ use palacekeeper::disk::Disk;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
-use support::memory::{Fate, Fault, MemoryDisk};
+use support::memory::{Fate, Fault, MemoryDisk, Missing};
 
 fn path(name: &str) -> &Path {
     Path::new(name)
@@ -35,12 +35,60 @@ fn file_without_a_sync_of_its_directory_is_lost() {
 #[test]
 fn contents_without_a_sync_are_lost_torn_or_kept() {
     let disk = written(&["/d"]);
-    let mut found: Vec<_> = disk.fates(&[]).iter().map(|fate| read(&disk.crash(*fate), "/d/f")).collect();
+    let fates = disk.fates(&[]);
+    let mut found: Vec<_> = fates.iter().take(4).map(|fate| read(&disk.crash(*fate), "/d/f")).collect();
     found.sort();
+    assert_eq!(fates.len(), 5, "the fifth is for sectors");
     let all = [&b""[..], &[0; 8], b"cont\0\0\0\0", b"contents"].map(|bytes| Some(bytes.to_vec()));
     assert_eq!(found, all);
     let disk = written(&["/d", "/d/f"]);
     assert_eq!(read(&disk.crash(Fate::POWER_CUT), "/d/f"), Some(b"contents".to_vec()));
+}
+
+/// Each sector of an unsynced write is there, or is what it was, or is garbage; what was synced is never touched.
+#[test]
+fn sectors_of_one_write_go_their_own_ways() {
+    let disk = MemoryDisk::new(&[]);
+    disk.create(path("/f"), &[1; 2048]).expect("the disk is sound");
+    disk.settle();
+    let file = disk.open_file(path("/f"), Missing::Refuse).expect("it is there");
+    file.write_at(&[2; 1024], 512).expect("the disk is sound");
+    let (mut kept, mut old, mut garbage) = (0, 0, 0);
+    for seed in 0..40_u64 {
+        let bytes = read(&disk.crash(Fate(5 * seed + 4)), "/f").expect("it is there");
+        assert_eq!((&bytes[..512], &bytes[1536..]), (&[1; 512][..], &[1; 512][..]), "what was synced was touched");
+        for sector in bytes[512..1536].chunks(512) {
+            match sector {
+                _ if sector == [2; 512] => kept += 1,
+                _ if sector == [1; 512] => old += 1,
+                _ => garbage += 1,
+            }
+        }
+    }
+    assert!(kept > 5 && old > 5 && garbage > 5, "{kept} written, {old} as they were, {garbage} garbage");
+}
+
+/// What was opened stays readable when its name goes, until the process goes as well.
+#[test]
+fn file_that_is_open_outlives_its_name() {
+    let disk = written(&["/d", "/d/f"]);
+    let file = disk.open(path("/d/f")).expect("it is there");
+    disk.remove(path("/d/f")).expect("the disk is sound");
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, 0).expect("it is open");
+    assert_eq!((&bytes, read(&disk, "/d/f")), (b"contents", None));
+}
+
+/// A full disk takes nothing more, and says so.
+#[test]
+fn disk_without_room_refuses_what_is_too_much() {
+    let disk = written(&["/d", "/d/f"]);
+    disk.limit(10);
+    assert_eq!(disk.space(path("/")).expect("it answers"), 2);
+    disk.append(path("/d/f"), b"ab").expect("there is room for two");
+    let refused = disk.append(path("/d/f"), b"c").expect_err("there is no more");
+    assert!(refused.is_full(), "{refused}");
+    assert_eq!(read(&disk, "/d/f"), Some(b"contentsab".to_vec()));
 }
 
 #[test]

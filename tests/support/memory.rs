@@ -36,8 +36,8 @@ pub enum Fault {
 }
 
 /// What a crash does with each pending change: a digit for each, the lowest for the oldest change. 0 keeps it, 1 drops
-/// it; of written bytes 2 keeps the first half and then zeros, and 3 keeps only the length. Any random number is a
-/// fate.
+/// it; of written bytes 2 keeps the first half and then zeros, 3 keeps only the length, and 4 lets each sector be
+/// written, stay as it was, or become garbage. Any random number is a fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fate(pub u64);
 
@@ -164,7 +164,7 @@ impl MemoryDisk {
     pub fn crash(&self, fate: Fate) -> MemoryDisk {
         let mut state = self.0.borrow().clone();
         let mut digits = fate.0;
-        state.survive(|change| {
+        state.survive(fate.0, |change| {
             let digit = if fate == Fate::POWER_CUT { 1 } else { digits % change.fates() };
             digits /= change.fates();
             digit

@@ -187,8 +187,8 @@ fn propose<'d>(verb: Verb, keeper: &Keeper<'d>, disk: &'d MemoryDisk, lines: &[u
         }
         Verb::Migrate { to } => keeper.propose_migration(Target::Chroma(format(to)), LIMITS, watch),
         Verb::ToExact => keeper.propose_migration(Target::Exact, LIMITS, watch),
-        Verb::FromExact => keeper.propose_migration(Target::Chroma(format("1.5")), LIMITS, watch),
-        Verb::Import => keeper.propose_import(&mut &*lines, format("1.5"), LIMITS, watch),
+        Verb::FromExact => keeper.propose_migration(Target::Chroma(format("1.5.9")), LIMITS, watch),
+        Verb::Import => keeper.propose_import(&mut &*lines, format("1.5.9"), LIMITS, watch),
         Verb::Restore => Ok(keeper.propose_restore(1, watch)?.proposal),
     }
 }

@@ -58,11 +58,11 @@ pub(super) enum Pending {
 impl Pending {
     /// How many ways a crash can go for it.
     pub(super) fn fates(&self) -> u64 {
-        if let Pending::Bytes { .. } = self { 4 } else { 2 }
+        if let Pending::Bytes { .. } = self { 5 } else { 2 }
     }
 
-    /// What gets through; `None` where nothing does.
-    fn survivor(self, fate: u64) -> Option<Pending> {
+    /// What gets through of a change on a file that holds `old`; `None` where nothing does.
+    fn survivor(self, fate: u64, salt: u64, old: &Bytes) -> Option<Pending> {
         match (fate, self) {
             (0, change) => Some(change),
             (2 | 3, Pending::Bytes { node, at, bytes, modified_ns }) => {
@@ -71,9 +71,36 @@ impl Pending {
                 torn[intact..].fill(0);
                 Some(Pending::Bytes { node, at, bytes: torn.into(), modified_ns })
             }
+            (4, Pending::Bytes { node, at, bytes, modified_ns }) => {
+                let bytes = garbled(at, &bytes, salt, old);
+                Some(Pending::Bytes { node, at, bytes, modified_ns })
+            }
             _ => None,
         }
     }
+}
+
+/// Bytes that a disk writes as a whole, or loses as a whole.
+const SECTOR: usize = 512;
+
+/// What a write leaves where each sector goes its own way: it is written, or stays as it was, or is garbage.
+fn garbled(at: usize, bytes: &[u8], salt: u64, old: &Bytes) -> Rc<[u8]> {
+    let mut left = bytes.to_vec();
+    let mut from = 0;
+    while from < left.len() {
+        let to = left.len().min(from + SECTOR - (at + from) % SECTOR);
+        let garbage = *blake3::hash(format!("{salt} {}", at + from).as_bytes()).as_bytes();
+        match garbage[0] % 3 {
+            0 => {}
+            1 => {
+                left[from..to].fill(0);
+                old.read(at + from, &mut left[from..to]);
+            }
+            _ => left[from..to].iter_mut().zip(garbage.iter().cycle()).for_each(|(byte, noise)| *byte = *noise),
+        }
+        from = to;
+    }
+    left.into()
 }
 
 impl State {
@@ -289,10 +316,15 @@ impl State {
     }
 
     /// What is left after a crash, with a fate for each pending change, the oldest first.
-    pub(super) fn survive(&mut self, mut fate: impl FnMut(&Pending) -> u64) {
+    pub(super) fn survive(&mut self, salt: u64, mut fate: impl FnMut(&Pending) -> u64) {
+        let none = Bytes::default();
         for change in std::mem::take(&mut self.pending) {
             let fate = fate(&change);
-            let survivor = change.survivor(fate);
+            let old = match &change {
+                Pending::Bytes { node, .. } => self.nodes[node][PLATTER].bytes.clone(),
+                _ => none.clone(),
+            };
+            let survivor = change.survivor(fate, salt, &old);
             self.make_durable(survivor.as_slice());
         }
         self.names[SEEN] = self.names[PLATTER].clone();
