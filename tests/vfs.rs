@@ -52,9 +52,8 @@ fn look(disk: &MemoryDisk) -> Found {
         let database = Connection::open(DATABASE)?;
         let verdict: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
         let sizes = "SELECT count(*), min(size), max(size), min(name LIKE '%view'), max(name LIKE '%view') FROM room";
-        let row: [i64; 5] = database.query_row(sizes, [], |row| {
-            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
-        })?;
+        let row: [i64; 5] = database
+            .query_row(sizes, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))?;
         Ok::<_, rusqlite::Error>((verdict, row))
     });
     match looked {

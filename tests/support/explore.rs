@@ -216,7 +216,8 @@ impl<C: Course> Explorer<C> {
                     let tally = self.tally(&step, cut);
                     (tally.old, tally.new) = (tally.old + met.old, tally.new + met.new);
                     tally.refused += met.refused;
-                    if state.trace.0.len() < bounds.generations_max {
+                    // What crashes beyond the last generation leave is looked at where that costs little.
+                    if state.trace.0.len() < bounds.generations_max || bounds.moments_max == usize::MAX {
                         self.crash_everywhere(&disk, &state.trace, Some(act), bounds);
                     }
                 }
