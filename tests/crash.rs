@@ -8,9 +8,11 @@
 
 mod support;
 
+use std::io::ErrorKind;
 use std::time::Instant;
-use support::explore::{Bounds, Explorer, Walk};
-use support::palace::{is_exhaustive, say};
+use support::explore::{Bounds, Cut, Explorer, Tally, Walk};
+use support::memory::Fault;
+use support::palace::{Random, is_exhaustive, sample, say};
 use support::report::Part;
 use support::whole::{Verb, Whole};
 
@@ -71,4 +73,64 @@ fn crash_in_an_import_leaves_no_palace_or_a_whole_one() {
 #[test]
 fn crash_in_a_restore_leaves_the_new_palace_or_the_old() {
     walk("restore", Verb::Restore);
+}
+
+/// What a disk answers, once or from then on.
+const FAULTS: [Fault; 4] = [
+    Fault::Once(ErrorKind::Other),
+    Fault::Once(ErrorKind::StorageFull),
+    Fault::Forever(ErrorKind::Other),
+    Fault::Forever(ErrorKind::StorageFull),
+];
+
+/// I7: an error of the disk, at any event of the operation, SQLite's own among them. Whoever was told that all is done
+/// has the new palace; whoever was not has the old one, or a recovery decides.
+fn fail(test: &str, verb: Verb) {
+    let mut random = Random::seeded();
+    let mut explorer = Explorer::of(Whole::new(verb));
+    let began = Instant::now();
+    let events: Vec<u32> = (0..explorer.events()).collect();
+    let mut walk = Walk::default();
+    for fault in FAULTS {
+        for event in sample(&events, 12, &mut random) {
+            let met = explorer.fail(event, fault);
+            walk.runs += 1;
+            walk.add(&format!("{fault:?}"), Cut::Kill, met);
+        }
+    }
+    let needed = explorer.bytes();
+    for part in 0..12 {
+        let met = explorer.cramp(needed * part / 12);
+        walk.runs += 1;
+        walk.add("no room", Cut::Kill, met);
+    }
+    let Tally { old, new, .. } = walk.total();
+    say(&format!(
+        "{verb:?}: {} errors, {old} endings old, {new} new, {:.1} s",
+        walk.runs,
+        began.elapsed().as_secs_f64()
+    ));
+    let replay = format!("cargo test --release --test crash {test}");
+    Part::of_walk(&format!("{verb:?}, errors"), replay, began.elapsed(), &walk).publish();
+    assert!(old > 0 && new > 0, "only one of the two ends was ever reached");
+}
+
+#[test]
+fn error_in_a_rebuild_is_told_and_leaves_the_old_palace_or_the_new() {
+    fail("error_in_a_rebuild", Verb::Rebuild);
+}
+
+#[test]
+fn error_in_a_repair_is_told_and_leaves_the_damaged_palace_or_the_mended() {
+    fail("error_in_a_repair", Verb::Repair);
+}
+
+#[test]
+fn error_in_a_migration_is_told_and_leaves_the_old_palace_or_the_new() {
+    fail("error_in_a_migration", Verb::ToExact);
+}
+
+#[test]
+fn error_in_a_restore_is_told_and_leaves_the_new_palace_or_the_old() {
+    fail("error_in_a_restore", Verb::Restore);
 }

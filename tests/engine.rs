@@ -111,7 +111,7 @@ fn fail_at(explorer: &Explorer<Planned<Furnish>>, event: u32, fault: Fault) {
     if is_begun(&disk) && !failed.to_string().contains("cannot sync") && matches!(fault, Fault::Once(_)) {
         let committed = entry::<Toy>(&disk).expect("the journal is readable").ledger.is_committed();
         let act = if committed { Act::Recover } else { Act::Abort };
-        let outcome = explorer.act(act, &disk).unwrap_or_else(|error| panic!("{error} after {why}"));
+        let outcome = explorer.act(act, &disk.share()).unwrap_or_else(|error| panic!("{error} after {why}"));
         assert_eq!(disk.image(PALACE), *expected(explorer, &disk), "{act:?} after {why}: {outcome:?}");
     }
     for fate in [Fate::KEEP, Fate::POWER_CUT] {

@@ -13,10 +13,12 @@ pub use course::{Act, Course, FOLDER, Image, PALACE, Planned, Scene, Stand, UNBO
 pub use trace::{Crash, Trace};
 pub use walk::{Bounds, Cut, Tally, Walk};
 
-use super::memory::{Fate, MemoryDisk};
+use super::memory::{Fate, Fault, MemoryDisk};
+use palacekeeper::disk::Disk;
 use palacekeeper::engine::Outcome;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Instant;
 
 /// A crash image, and how one gets there: this line is all it takes to come here again.
@@ -129,17 +131,77 @@ impl<C: Course> Explorer<C> {
             trace = trace.and(*crash);
             disk = self.after(disk, crash);
             self.course.check(&disk);
-            match self.course.stand(&disk) {
-                Stand::Unborn => return self.check_unborn(&disk, &trace.to_string()),
-                Stand::Ended(outcome) => return self.check_ended(&disk, outcome, &trace.to_string()),
-                Stand::Interrupted { .. } => {}
+            if !matches!(self.course.stand(&disk), Stand::Interrupted { .. }) {
+                break; // what comes next has nothing to do with it any more
             }
         }
-        if let Stand::Interrupted { is_committed, .. } = self.course.stand(&disk) {
-            let disk = disk.fresh();
-            let outcome = self.act(Act::Recover, &disk);
-            self.judge(Act::Recover, &disk, is_committed, outcome, &trace.to_string());
+        self.mend(&disk, &trace.to_string());
+    }
+
+    /// Does what the next process has to do, whatever a disk has come to, and insists on the old palace or the new.
+    pub fn mend(&mut self, disk: &MemoryDisk, why: &str) -> Tally {
+        let disk = disk.fresh();
+        match self.course.stand(&disk) {
+            Stand::Unborn => {
+                self.check_unborn(&disk, why);
+                Tally { old: 1, ..Tally::default() }
+            }
+            Stand::Ended(outcome) => {
+                self.check_ended(&disk, outcome, why);
+                let is_new = u64::from(outcome == Outcome::Completed);
+                Tally { old: 1 - is_new, new: is_new, refused: 0 }
+            }
+            Stand::Interrupted { is_committed, .. } => {
+                let outcome = self.act(Act::Recover, &disk);
+                self.judge(Act::Recover, &disk, is_committed, outcome, why)
+            }
         }
+    }
+
+    /// Events of the undisturbed run.
+    pub fn events(&self) -> u32 {
+        let disk = self.course.disk();
+        self.course.begin(&disk).expect("nothing disturbs it");
+        disk.events()
+    }
+
+    /// Bytes that the undisturbed run adds to the disk at most, and a little.
+    pub fn bytes(&self) -> u64 {
+        let disk = self.course.disk().with_history();
+        let before = disk.space(Path::new("/")).expect("the disk is sound");
+        self.course.begin(&disk).expect("nothing disturbs it");
+        let spaces = disk.history().into_iter().map(|moment| moment.space(Path::new("/")).expect("the disk is sound"));
+        before - spaces.min().unwrap_or(before) + (9 << 20) // which a plan asks for, to be on the safe side
+    }
+
+    /// Lets a fault strike the run, and looks at what the run says, and at what is left when the machine starts anew.
+    pub fn fail(&mut self, event: u32, fault: Fault) -> Tally {
+        let disk = self.course.disk().with_fault(event, fault);
+        let said = self.course.begin(&disk);
+        let why = format!("{fault:?} at event {event}: {said:?}");
+        assert!(disk.fired() > 0, "it never struck: {why}");
+        self.weigh(&disk, said.ok(), &why)
+    }
+
+    /// Lets the disk have so many bytes more than it holds.
+    pub fn cramp(&mut self, room: u64) -> Tally {
+        let disk = self.course.disk();
+        let held = u64::MAX - disk.space(Path::new("/")).expect("the disk is sound");
+        disk.limit(held + room);
+        let said = self.course.begin(&disk);
+        let why = format!("with room for {room} bytes: {said:?}");
+        let said = said.ok();
+        disk.limit(u64::MAX);
+        self.weigh(&disk, said, &why)
+    }
+
+    /// Whoever was told that it is done has the new palace. The machine starts anew: what a failed sync has dropped, no
+    /// process sees before (SPEC.md, I7).
+    fn weigh(&mut self, disk: &MemoryDisk, said: Option<Outcome>, why: &str) -> Tally {
+        let [kept, cut] = [Fate::KEEP, Fate::POWER_CUT].map(|fate| self.mend(&disk.crash(fate), why));
+        let all = Tally { old: kept.old + cut.old, new: kept.new + cut.new, refused: 0 };
+        assert!(said != Some(Outcome::Completed) || all.old == 0, "it was said to be done, and is not: {why}");
+        all
     }
 
     fn crash_everywhere(&mut self, disk: &MemoryDisk, trace: &Trace, act: Option<Act>, bounds: Bounds) {
@@ -198,12 +260,12 @@ impl<C: Course> Explorer<C> {
         match self.course.stand(&state.disk) {
             Stand::Unborn => {
                 self.check_unborn(&state.disk, &trace);
-                self.tally("before it began", cut).old += 1;
+                self.walk.add("before it began", cut, Tally { old: 1, ..Tally::default() });
             }
             Stand::Ended(outcome) => {
                 self.check_ended(&state.disk, outcome, &trace);
-                let tally = self.tally("after it ended", cut);
-                *if outcome == Outcome::Completed { &mut tally.new } else { &mut tally.old } += 1;
+                let is_new = u64::from(outcome == Outcome::Completed);
+                self.walk.add("after it ended", cut, Tally { old: 1 - is_new, new: is_new, refused: 0 });
             }
             Stand::Interrupted { step, is_committed, is_aborted } => {
                 let acts = C::ACTS.iter().filter(|act| **act != Act::Abort || !is_committed && !is_aborted);
@@ -213,9 +275,7 @@ impl<C: Course> Explorer<C> {
                     self.walk.took(began.elapsed(), || format!("{act:?} after {trace}"));
                     self.walk.runs += 1;
                     let met = self.judge(act, &disk, is_committed, outcome, &trace);
-                    let tally = self.tally(&step, cut);
-                    (tally.old, tally.new) = (tally.old + met.old, tally.new + met.new);
-                    tally.refused += met.refused;
+                    self.walk.add(&step, cut, met);
                     // What crashes beyond the last generation leave is looked at where that costs little.
                     if state.trace.0.len() < bounds.generations_max || bounds.moments_max == usize::MAX {
                         self.crash_everywhere(&disk, &state.trace, Some(act), bounds);
@@ -223,10 +283,6 @@ impl<C: Course> Explorer<C> {
                 }
             }
         }
-    }
-
-    fn tally(&mut self, step: &str, cut: Cut) -> &mut Tally {
-        self.walk.cells.entry((step.to_owned(), cut)).or_default()
     }
 
     /// I8 and I9: exactly the old palace, or exactly the new one, and which of them the journal had said before.
@@ -258,6 +314,7 @@ impl<C: Course> Explorer<C> {
     }
 
     fn check_unborn(&mut self, disk: &MemoryDisk, trace: &str) {
+        let disk = &disk.fresh();
         assert_same(&disk.image(PALACE), &self.old, &format!("I1: never begun, and not the old palace: {trace}"));
         let again = self.course.begin(disk);
         assert!(matches!(again, Ok(Outcome::Completed)), "it cannot be begun again: {again:?} after {trace}");
@@ -269,7 +326,7 @@ impl<C: Course> Explorer<C> {
         let disk = disk.fresh();
         let before = disk.image("/");
         let is_right = match outcome {
-            Outcome::Completed => self.course.is_new(&disk, &self.new_disk),
+            Outcome::Completed => self.course.is_new(&disk.fresh(), &self.new_disk), // reading makes copies
             Outcome::RolledBack => disk.image(PALACE) == self.old,
         };
         assert!(is_right, "{outcome:?} after {trace}, and it is another palace");

@@ -17,7 +17,7 @@ pub use handle::{Handle, Missing};
 
 use palacekeeper::disk::{Contents, Disk, Error, Inodes, Kind, Lock, Poison, Result, Stat};
 use state::{Inode, Node, Pending, SEEN, State};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -49,11 +49,11 @@ impl Fate {
 }
 
 /// The disk.
-pub struct MemoryDisk(Rc<RefCell<State>>);
+pub struct MemoryDisk(Rc<RefCell<State>>, Cell<Option<Poison>>);
 
 impl MemoryDisk {
     fn of(state: State) -> MemoryDisk {
-        MemoryDisk(Rc::new(RefCell::new(state)))
+        MemoryDisk(Rc::new(RefCell::new(state)), Cell::new(None))
     }
 
     /// A disk with the directories of these paths.
@@ -66,9 +66,9 @@ impl MemoryDisk {
         disk
     }
 
-    /// Another handle of this very disk.
+    /// Another handle of this very disk, as a process gets that has not failed yet.
     pub fn share(&self) -> MemoryDisk {
-        MemoryDisk(Rc::clone(&self.0))
+        MemoryDisk(Rc::clone(&self.0), Cell::new(None))
     }
 
     /// Lets all files together have no more bytes than this.
@@ -211,8 +211,16 @@ impl MemoryDisk {
 
     /// One event, then the change, if nothing strikes.
     fn act<T>(&self, verb: &'static str, path: &Path, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T> {
+        if self.1.get().is_some() {
+            return Err(Error::new(verb, path, io::Error::other("an earlier write or sync failed")));
+        }
         let mut state = self.0.borrow_mut();
         state.tick().and_then(|()| act(&mut state)).map_err(|source| Error::new(verb, path, source))
+    }
+
+    /// The same for what leaves a disk in doubt when it fails; the real disk takes no more changes after that either.
+    fn write<T>(&self, verb: &'static str, path: &Path, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T> {
+        self.act(verb, path, act).inspect_err(|_| self.1.set(self.1.get().or(Some(Poison::Write))))
     }
 
     fn look<T>(&self, verb: &'static str, path: &Path, look: impl FnOnce(&State) -> io::Result<T>) -> Result<T> {
@@ -284,21 +292,21 @@ impl Disk for MemoryDisk {
     }
 
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.act("create", path, |state| {
+        self.write("create", path, |state| {
             let node = state.make(path, false)?;
             state.write(node, bytes)
         })
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.act("append to", path, |state| {
+        self.write("append to", path, |state| {
             let node = state.find(path)?;
             state.write(node, bytes)
         })
     }
 
     fn truncate(&self, path: &Path, length: u64) -> Result<()> {
-        self.act("truncate", path, |state| {
+        self.write("truncate", path, |state| {
             let node = state.find(path)?;
             state.made += 1;
             let modified_ns = state.made as i64;
@@ -320,7 +328,7 @@ impl Disk for MemoryDisk {
     }
 
     fn copy(&self, source: &Path, target: &Path) -> Result<()> {
-        self.act("write", target, |state| {
+        self.write("write", target, |state| {
             let Inode { bytes, mode, .. } = state.nodes[&state.find(source)?][SEEN].clone();
             let node = state.make(target, false)?;
             state.write(node, &bytes.to_vec())?;
@@ -375,18 +383,23 @@ impl Disk for MemoryDisk {
     /// A sync that fails loses what it was about: the kernel marks the pages clean, and the next sync knows nothing of
     /// them.
     fn sync(&self, path: &Path) -> Result<()> {
+        let failed = |source| Error::new("sync", path, source);
+        if self.1.get().is_some() {
+            return Err(failed(io::Error::other("an earlier write or sync failed")));
+        }
         let mut state = self.0.borrow_mut();
         let outcome = state.tick();
         if !state.is_dead() {
-            let node = state.find(path).map_err(|source| Error::new("sync", path, source))?;
+            let node = state.find(path).map_err(failed)?;
             let taken = state.take_pending(node);
             state.make_durable(if outcome.is_ok() { &taken } else { &[] });
         }
-        outcome.map_err(|source| Error::new("sync", path, source))
+        outcome.inspect_err(|_| self.1.set(Some(Poison::Sync))).map_err(failed)
     }
 
     fn sync_all(&self, directory: &Path) -> Result<()> {
-        self.act("sync the file system of", directory, |state| state.settle_device(directory))
+        let synced = self.act("sync the file system of", directory, |state| state.settle_device(directory));
+        synced.inspect_err(|_| self.1.set(self.1.get().or(Some(Poison::Sync))))
     }
 
     fn mount(&self, path: &Path) -> Option<u64> {
@@ -402,7 +415,7 @@ impl Disk for MemoryDisk {
         Ok(state.room.saturating_sub(state.used()))
     }
     fn poison(&self) -> Option<Poison> {
-        None
+        self.1.get()
     }
 
     fn afresh(&self) -> Box<dyn Disk + '_> {

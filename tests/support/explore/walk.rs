@@ -74,6 +74,22 @@ pub struct Walk {
 const SLOWEST: usize = 5;
 
 impl Walk {
+    /// Notes what was met.
+    pub fn add(&mut self, step: &str, cut: Cut, met: Tally) {
+        let tally = self.cells.entry((step.to_owned(), cut)).or_default();
+        (tally.old, tally.new) = (tally.old + met.old, tally.new + met.new);
+        tally.refused += met.refused;
+    }
+
+    /// All that was met.
+    pub fn total(&self) -> Tally {
+        self.cells.values().fold(Tally::default(), |all, one| Tally {
+            old: all.old + one.old,
+            new: all.new + one.new,
+            refused: all.refused + one.refused,
+        })
+    }
+
     pub fn took(&mut self, time: Duration, trace: impl FnOnce() -> String) {
         if self.slowest.len() < SLOWEST || self.slowest.last().is_some_and(|(least, _)| time > *least) {
             self.slowest.push((time, trace()));
