@@ -11,6 +11,7 @@ pub mod explore;
 pub mod furnish;
 pub mod golden;
 pub mod memory;
+pub mod mutants;
 pub mod palace;
 pub mod report;
 pub mod sources;
