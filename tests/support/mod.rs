@@ -13,6 +13,7 @@ pub mod golden;
 pub mod memory;
 pub mod mutants;
 pub mod palace;
+pub mod power;
 pub mod report;
 pub mod sources;
 pub mod toy;

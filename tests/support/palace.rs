@@ -94,6 +94,11 @@ impl Arena {
         Arena { root, name: "palace".into() }
     }
 
+    /// The same arena, with its palace in another place below the root.
+    pub(crate) fn with_palace_in(self, name: impl Into<OsString>) -> Arena {
+        Arena { name: name.into(), ..self }
+    }
+
     /// Gives the palace's directory another name.
     pub(crate) fn rename(&mut self, name: impl Into<OsString>) {
         let old = self.palace();

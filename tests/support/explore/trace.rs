@@ -26,7 +26,7 @@ impl Crash {
     pub fn cut(&self) -> Cut {
         match self.fate {
             None => Cut::Kill,
-            Some(Fate::POWER_CUT) => Cut::PowerCut,
+            Some(Fate::POWER_CUT) => Cut::Power,
             Some(_) => Cut::Torn,
         }
     }

@@ -10,7 +10,7 @@ pub enum Cut {
     /// The process is killed; the machine lives on.
     Kill,
     /// The power goes, and nothing gets through that was not synced.
-    PowerCut,
+    Power,
     /// The power goes, and some of it gets through: kept, dropped, torn or garbled, change by change.
     Torn,
 }
@@ -19,7 +19,7 @@ impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Cut::Kill => "kill",
-            Cut::PowerCut => "power cut",
+            Cut::Power => "power cut",
             Cut::Torn => "torn",
         })
     }
