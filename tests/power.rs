@@ -5,8 +5,10 @@
 mod support;
 
 use std::time::Instant;
+use support::explore::Tally;
 use support::palace::{Arena, Ending, Ground, Indexes, Mount, REBUILD, Random, sample, say};
 use support::power::{self, Image, Record};
+use support::report::Part;
 
 /// Where the file system is mounted in an arena, and the palace on it.
 const DISK: &str = "disk";
@@ -68,6 +70,10 @@ fn cut(what: &str, ground: &Ground, arguments: &[&str]) {
         images.len(),
         all.len()
     ));
+    let counts = [("writes", writes), ("flushes", record.epochs.len() - 1), ("images there are", all.len())];
+    let counts = counts.map(|(name, count)| (name, count as u64));
+    let met = Tally { old, new, refused: 0 };
+    Part::of_power_cuts(what, "cargo test --release --test power".into(), began.elapsed(), &counts, met).publish();
     assert!(old > 0 && new > 0, "{what}: only one of the two ends was ever reached");
 }
 
@@ -83,7 +89,7 @@ fn power_cut_in_a_migration_leaves_the_old_palace_or_the_new() {
     cut("a power cut in a migration", &Ground::new(Arena::new("0.6.3"), Indexes::Migrated), &migrate);
 }
 
-/// A disk that lies about flushes loses what was acknowledged, and that is noticed here: else these tests prove nothing.
+/// A disk that lies about flushes loses what was acknowledged, and that is noticed: else these tests prove nothing.
 #[test]
 fn disk_that_forgets_its_flushes_is_noticed() {
     if !power::is_here("a disk that lies") {

@@ -43,8 +43,8 @@ pub(super) fn build_indexes(survey: &Survey, blueprint: &Blueprint) -> Vec<Step>
     steps.collect()
 }
 
-/// The sync that makes the database durable, and then the proof. `left` things stay in the new store that no plan carries
-/// over by itself; `mended` are the codes that must not be found in it again.
+/// The sync that makes the database durable, and then the proof. `left` things stay in the new store that no plan
+/// carries over by itself; `mended` are the codes that must not be found in it again.
 pub(super) fn prove(steps: &mut Vec<Step>, survey: &Survey, left: u64, mended: &[String]) {
     let expected = Expected {
         collections: survey.collections.iter().map(|one| ExpectedCollection::from(one.totals)).collect(),

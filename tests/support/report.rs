@@ -96,6 +96,26 @@ impl Part {
         }
     }
 
+    /// The part of power cuts under a real file system.
+    pub fn of_power_cuts(operation: &str, replay: String, took: Duration, counts: &[(&str, u64)], met: Tally) -> Part {
+        let cell = Cell {
+            step: "between two flushes".into(),
+            fault: "power cut".into(),
+            old: met.old,
+            new: met.new,
+            refused: 0,
+        };
+        Part {
+            tier: "real file system".into(),
+            operation: operation.into(),
+            replay,
+            seconds: took.as_secs_f64(),
+            counts: counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            cells: vec![cell],
+            slowest: Vec::new(),
+        }
+    }
+
     /// Leaves it where the page is made, and makes the page. Returns where that is.
     pub fn publish(&self) -> PathBuf {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -122,9 +142,12 @@ fn parts(directory: &PathBuf) -> Vec<Part> {
 
 const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>palacekeeper: what was tried</title><style>
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}table{border-collapse:collapse;margin:.6rem 0}
-td,th{padding:.15rem .7rem;text-align:left;border-bottom:1px solid #e4e4e4}td.n{text-align:right;font-variant-numeric:tabular-nums}
-code{background:#f4f4f2;padding:0 .25rem;border-radius:3px;overflow-wrap:anywhere}.key{display:inline-block;width:.9em;height:.9em;margin:0 .3em 0 1em;vertical-align:-.1em}
+h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}
+table{border-collapse:collapse;margin:.6rem 0}
+td,th{padding:.15rem .7rem;text-align:left;border-bottom:1px solid #e4e4e4}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
+code{background:#f4f4f2;padding:0 .25rem;border-radius:3px;overflow-wrap:anywhere}
+.key{display:inline-block;width:.9em;height:.9em;margin:0 .3em 0 1em;vertical-align:-.1em}
 svg text{font:12px system-ui,sans-serif;fill:#333}svg text.in{fill:#fff;font-size:11px}
 </style>";
 const OLD: &str = "#4477aa";
