@@ -28,8 +28,8 @@ fn walk(test: &str, verb: Verb) -> Walk {
     let began = Instant::now();
     let walk = Explorer::of(Whole::new(verb)).explore_within(bounds);
     let replay = format!("PALACEKEEPER_SEED={seed} cargo test --release --test crash {test}");
-    let page = Part::of_walk(&format!("{verb:?}"), replay, began.elapsed(), &walk).publish();
-    say(&format!("{verb:?}, seed {seed}: {walk:?}, {:.1} s; {}", began.elapsed().as_secs_f64(), page.display()));
+    let page = Part::of_walk(&verb.to_string(), replay, began.elapsed(), &walk).publish();
+    say(&format!("{verb}, seed {seed}: {walk:?}, {:.1} s; {}", began.elapsed().as_secs_f64(), page.display()));
     assert!(walk.ended_old > 0 && walk.ended_new > 0, "only one of the two ends was ever reached: {walk:?}");
     walk
 }
@@ -106,12 +106,12 @@ fn fail(test: &str, verb: Verb) {
     }
     let Tally { old, new, .. } = walk.total();
     say(&format!(
-        "{verb:?}: {} errors, {old} endings old, {new} new, {:.1} s",
+        "{verb}: {} errors, {old} endings old, {new} new, {:.1} s",
         walk.runs,
         began.elapsed().as_secs_f64()
     ));
     let replay = format!("cargo test --release --test crash {test}");
-    Part::of_walk(&format!("{verb:?}, errors"), replay, began.elapsed(), &walk).publish();
+    Part::of_walk(&format!("{verb}, errors"), replay, began.elapsed(), &walk).publish();
     assert!(old > 0 && new > 0, "only one of the two ends was ever reached");
 }
 

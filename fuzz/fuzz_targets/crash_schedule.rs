@@ -14,15 +14,12 @@ use support::furnish::Furnish;
 use support::memory::Fate;
 
 /// The tests' own simulated disk, and what plays on it.
-#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the tests use more of it")]
+#[path = "../../tests/support"]
 mod support {
-    #[path = "../../../tests/support/explore.rs"]
     pub mod explore;
-    #[path = "../../../tests/support/furnish.rs"]
     pub mod furnish;
-    #[path = "../../../tests/support/memory.rs"]
     pub mod memory;
-    #[path = "../../../tests/support/toy.rs"]
     pub mod toy;
 }
 

@@ -18,11 +18,10 @@ use support::memory::MemoryDisk;
 use support::vfs;
 
 /// The tests' own simulated disk, with SQLite on it.
-#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the tests use more of it")]
+#[path = "../../tests/support"]
 mod support {
-    #[path = "../../../tests/support/memory.rs"]
     pub mod memory;
-    #[path = "../../../tests/support/vfs.rs"]
     pub mod vfs;
 }
 

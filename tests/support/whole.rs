@@ -39,6 +39,21 @@ pub enum Verb {
     Restore,
 }
 
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verb::Rebuild => f.write_str("rebuild"),
+            Verb::Staged => f.write_str("rebuild, staged elsewhere"),
+            Verb::Repair => f.write_str("repair"),
+            Verb::Migrate { to } => write!(f, "migration to {to}"),
+            Verb::ToExact => f.write_str("migration to exact"),
+            Verb::FromExact => f.write_str("migration from exact"),
+            Verb::Import => f.write_str("import"),
+            Verb::Restore => f.write_str("restore"),
+        }
+    }
+}
+
 /// Why nothing was done, or not all.
 #[derive(Debug)]
 pub enum Halt {
