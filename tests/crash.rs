@@ -105,11 +105,7 @@ fn fail(test: &str, verb: Verb) {
         walk.add("no room", Cut::Kill, met);
     }
     let Tally { old, new, .. } = walk.total();
-    say(&format!(
-        "{verb}: {} errors, {old} endings old, {new} new, {:.1} s",
-        walk.runs,
-        began.elapsed().as_secs_f64()
-    ));
+    say(&format!("{verb}: {} errors, {old} endings old, {new} new, {:.1} s", walk.runs, began.elapsed().as_secs_f64()));
     let replay = format!("cargo test --release --test crash {test}");
     Part::of_walk(&format!("{verb}, errors"), replay, began.elapsed(), &walk).publish();
     assert!(old > 0 && new > 0, "only one of the two ends was ever reached");

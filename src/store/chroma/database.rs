@@ -9,7 +9,7 @@ use super::error::{During, Error};
 use super::format::Fit;
 use super::salvage::{Finds, Salvaged, salvage};
 use super::{Collection, DATABASE, Format, Loss, copies, spare};
-use crate::disk::{self, Disk, Kind};
+use crate::disk::{self, Disk, Kind, Stat};
 use crate::store::scratch::{Room, Scratch};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -272,7 +272,8 @@ fn copy_with_siblings(disk: &dyn Disk, database: &Path, copy: &Path) -> Result<(
             name.push(suffix);
             PathBuf::from(name)
         };
-        if exists(disk, &named(database)) {
+        // A link is no file of chromadb's, and counts as missing.
+        if matches!(disk.stat(&named(database)), Ok(Some(Stat { kind: Kind::File, .. }))) {
             take(&named(database), &named(copy))?;
         }
     }
