@@ -10,8 +10,8 @@ mod support;
 
 use std::io::ErrorKind;
 use std::time::Instant;
-use support::explore::{Bounds, Cut, Explorer, Tally, Walk};
-use support::memory::Fault;
+use support::explore::{Bounds, Crash, Cut, Explorer, Tally, Walk};
+use support::memory::{Fate, Fault};
 use support::palace::{Random, is_exhaustive, sample, say};
 use support::report::Part;
 use support::whole::{Verb, Whole};
@@ -98,6 +98,16 @@ fn fail(test: &str, verb: Verb) {
             walk.add(&format!("{fault:?}"), Cut::Kill, met);
         }
     }
+    for event in sample(&events, 12, &mut random) {
+        let crash = Crash { act: None, event: event as usize, fate: Some(Fate::POWER_CUT) };
+        for fault in FAULTS {
+            if let Some(met) = explorer.fail_again(&crash, random.below(40) as u32, fault) {
+                walk.runs += 1;
+                walk.add(&format!("{fault:?}, in the recovery"), Cut::Kill, met);
+            }
+        }
+    }
+    assert!(walk.runs > 4 * 12 + 8, "hardly any recovery was met by an error: {walk:?}");
     let needed = explorer.bytes();
     for part in 0..12 {
         let met = explorer.cramp(needed * part / 12);

@@ -183,6 +183,19 @@ impl<C: Course> Explorer<C> {
         self.weigh(&disk, said.ok(), &why)
     }
 
+    /// Lets a fault strike the recovery that follows a crash of the run. `None` where nothing is left to recover, or the
+    /// recovery has fewer events.
+    pub fn fail_again(&mut self, crash: &Crash, event: u32, fault: Fault) -> Option<Tally> {
+        let disk = self.course.disk().with_history();
+        self.course.begin(&disk).expect("nothing disturbs it");
+        let disk = self.after(disk, crash);
+        let Stand::Interrupted { .. } = self.course.stand(&disk) else { return None };
+        let disk = disk.with_fault(event, fault);
+        let said = self.act(Act::Recover, &disk);
+        let why = format!("{}, then {fault:?} at event {event} of the recovery: {said:?}", Trace(vec![*crash]));
+        (disk.fired() > 0).then(|| self.weigh(&disk, said.ok(), &why))
+    }
+
     /// Lets the disk have so many bytes more than it holds.
     pub fn cramp(&mut self, room: u64) -> Tally {
         let disk = self.course.disk();
