@@ -1,9 +1,9 @@
 //! The only door to the file system.
 //!
-//! Everything that is read of a palace and everything that is made durable passes through the verbs of [`Disk`], so that
-//! a test can stand in for the machine and decide what survives a crash. SQLite alone opens its files by itself, through
-//! a VFS that a test can replace as well. Verbs change the page cache; nothing is durable until [`Disk::sync`] has
-//! returned for the file, and for the directory that names it.
+//! Everything that is read of a palace and everything that is made durable passes through the verbs of [`Disk`], so
+//! that a test can stand in for the machine and decide what survives a crash. SQLite alone opens its files by itself,
+//! through a VFS that a test can replace as well. Verbs change the page cache; nothing is durable until [`Disk::sync`]
+//! has returned for the file, and for the directory that names it.
 
 mod error;
 mod lock;

@@ -183,8 +183,8 @@ impl<C: Course> Explorer<C> {
         self.weigh(&disk, said.ok(), &why)
     }
 
-    /// Lets a fault strike the recovery that follows a crash of the run. `None` where nothing is left to recover, or the
-    /// recovery has fewer events.
+    /// Lets a fault strike the recovery that follows a crash of the run. `None` where nothing is left to recover, or
+    /// the recovery has fewer events.
     pub fn fail_again(&mut self, crash: &Crash, event: u32, fault: Fault) -> Option<Tally> {
         let disk = self.course.disk().with_history();
         self.course.begin(&disk).expect("nothing disturbs it");
