@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use support::palace::{
-    Arena, BINARY, Call, Ending, Ground, Indexes, REBUILD, RECOVER, Random, Run, Strace, Sweep, calls_of, has, kill,
-    sample, say, skip, spawn,
+    Arena, BINARY, Call, Ending, Ground, Indexes, Judge, Point, REBUILD, RECOVER, Random, Run, Strace, Sweep, calls_of,
+    has, kill, sample, say, skip, spawn,
 };
 
 /// The shim, made once.
@@ -38,7 +39,7 @@ fn short_write_is_gone_on_with() {
     let calls: Vec<Call> = calls.iter().filter(is_long).cloned().collect();
     let sweep = Sweep::new("process", "short_write");
     sweep.share(sample(&calls, 24, &mut Random::seeded()), |call| {
-        let point = support::palace::Point { call: format!("short@{}", call.point.call), nth: call.point.nth };
+        let point = Point { call: format!("short@{}", call.point.call), nth: call.point.nth };
         sweep.attempt(&[&point], || {
             let arena = ground.fork();
             let mark = arena.root().join("mark");
@@ -128,6 +129,94 @@ fn rebuilds_at_one_moment_work_one_after_the_other() {
         let folders = folders.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count();
         assert_eq!(folders, done, "one folder for each that was done");
         ground.assert_complete(&arena);
+    }
+}
+
+/// A client that is writing, and what chromadb has acknowledged to it.
+struct Writer {
+    child: Child,
+    acknowledged: Lines<BufReader<ChildStdout>>,
+    ids: Vec<String>,
+}
+
+impl Writer {
+    fn start(judge: &Judge, arena: &Arena, prefix: &str) -> Writer {
+        let mut child = spawn(&mut judge.writer(arena, prefix));
+        let acknowledged = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let mut writer = Writer { child, acknowledged, ids: Vec::new() };
+        assert_eq!(writer.hear().as_deref(), Some("ready"), "the client does not start");
+        writer
+    }
+
+    fn hear(&mut self) -> Option<String> {
+        self.acknowledged.next().map(|line| line.expect("text"))
+    }
+
+    /// Lets it write some drawers.
+    fn write(&mut self, count: usize) {
+        let ids: Vec<String> = (0..count).map(|_| self.hear().expect("it goes on writing")).collect();
+        self.ids.extend(ids);
+    }
+
+    /// Kills it wherever it is; what it had said until then was acknowledged.
+    fn kill(mut self) -> Vec<String> {
+        self.child.kill().expect("it can be killed");
+        while let Some(id) = self.hear() {
+            self.ids.push(id);
+        }
+        self.child.wait().expect("it ends");
+        self.ids
+    }
+}
+
+/// Insists on every acknowledged drawer being in the palace.
+fn assert_kept(arena: &Arena, ids: &[String]) {
+    let lines = arena.run(&["export", "--accept-loss"]).expect(0).stdout;
+    let missing: Vec<_> = ids.iter().filter(|id| !lines.contains(&format!("\"id\":\"{id}\""))).collect();
+    assert!(missing.is_empty() && !ids.is_empty(), "{} of {} are lost: {missing:?}", missing.len(), ids.len());
+}
+
+/// Whoever is writing is not disturbed, and loses nothing: neither when somebody wants to rebuild meanwhile, nor by the
+/// rebuild that comes when it has been killed.
+#[test]
+fn client_that_is_writing_loses_what_was_acknowledged() {
+    let Some(judge) = Judge::here("a client that is writing") else { return };
+    let arena = Arena::new("1.5.9");
+    let mut writer = Writer::start(&judge, &arena, "meanwhile");
+    for verb in [&REBUILD[..], &["repair", "--yes"], &["migrate", "--to", "chroma-1.0", "--yes", "--accept-loss"]] {
+        writer.write(20);
+        arena.run(verb).expect(6);
+        writer.write(20);
+    }
+    let ids = writer.kill();
+    arena.run(&REBUILD).expect(0);
+    assert_kept(&arena, &ids);
+    say(&format!("{} drawers were acknowledged while others wanted the palace, and are there", ids.len()));
+}
+
+/// A client comes between a kill and the recovery, on either side of the commit: it is in the way as long as it is
+/// there, and what was acknowledged to it is in the palace afterwards, or nothing is done and both places are named.
+#[test]
+fn client_between_a_kill_and_the_recovery_loses_what_was_acknowledged() {
+    let (Some(judge), true) =
+        (Judge::here("a client before a recovery"), Strace::is_here("a client before a recovery"))
+    else {
+        return;
+    };
+    for call in ["linkat", "rename"] {
+        let arena = Arena::new("1.5.9");
+        kill(&arena, &REBUILD, &Point { call: call.into(), nth: 1 });
+        let mut writer = Writer::start(&judge, &arena, call);
+        writer.write(5);
+        arena.run(&RECOVER).expect(6);
+        let ids = writer.kill();
+        let run = arena.run(&RECOVER);
+        match run.code {
+            Some(0) => {}
+            Some(5) => drop(run.says(arena.palace().to_str().expect("text"))),
+            _ => panic!("{call}: {run:#?}"),
+        }
+        assert_kept(&arena, &ids);
     }
 }
 

@@ -74,6 +74,14 @@ impl Judge {
         self.run_once(arena, arguments, paths)
     }
 
+    /// A client that writes to the palace until it is killed; see `interop/writer.py`.
+    pub(crate) fn writer(&self, arena: &Arena, prefix: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(interop().join("writer.py")).arg(arena.palace()).arg(prefix);
+        arena.confine(&mut command);
+        command
+    }
+
     fn run_once(&self, arena: &Arena, arguments: &[&str], paths: &[&Path]) -> Run {
         let mut command = Command::new(&self.python);
         command.arg(interop().join("judge.py")).args(arguments).args(paths);
