@@ -154,7 +154,17 @@ impl Strace<'_> {
 
 /// Every changing call of a command, in order, each with its number among those of its name. The palace is worked on.
 pub(crate) fn calls_of(arena: &Arena, arguments: &[&str]) -> (Run, Vec<Call>) {
-    let (run, log) = Strace(arena).watch(CALLS, arguments);
+    watched_calls_of(arena, CALLS, arguments)
+}
+
+/// The same for calls of other names.
+pub(crate) fn watched_calls_of(arena: &Arena, names: &str, arguments: &[&str]) -> (Run, Vec<Call>) {
+    let (run, log) = Strace(arena).watch(names, arguments);
+    (run, calls_in(&log))
+}
+
+/// The calls of a log, each with its number among those of its name.
+pub(crate) fn calls_in(log: &str) -> Vec<Call> {
     let mut counts = BTreeMap::<String, usize>::new();
     let mut processes = std::collections::BTreeSet::new();
     let mut calls = Vec::new();
@@ -168,5 +178,5 @@ pub(crate) fn calls_of(arena: &Arena, arguments: &[&str]) -> (Run, Vec<Call>) {
     }
     // strace counts for each thread by itself; one changing thread is what makes a point mean the same in every run.
     assert!(processes.len() <= 1, "more than one thread changes files: {processes:?}");
-    (run, calls)
+    calls
 }
