@@ -6,10 +6,9 @@ mod support;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use support::palace::{
-    Arena, Content, Ending, Ground, Indexes, REBUILD, Run, Strace, Sweep, Tree, calls_of, kill, overwrite, segment_of,
-    spawn, sql, truncate, zero_leaf,
+    Arena, Content, Ending, Ground, Indexes, REBUILD, Run, Strace, Sweep, Tree, User, calls_of, kill, overwrite,
+    segment_of, sql, truncate, zero_leaf,
 };
 
 const SWEEP: [&str; 3] = ["sweep", "1", "--yes"];
@@ -31,16 +30,6 @@ fn aside_segment(arena: &Arena) -> std::path::PathBuf {
     let entries = fs::read_dir(arena.operation().join("aside")).expect("a directory");
     let mut segments = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir());
     segments.next().expect("a segment was set aside")
-}
-
-fn holding(file: &Path) -> Child {
-    let file = OpenOptions::new().read(true).open(file).expect("a file");
-    spawn(Command::new("sleep").arg("600").stdin(file).stdout(Stdio::null()))
-}
-
-fn end(mut process: Child) {
-    let _ = process.kill();
-    let _ = process.wait();
 }
 
 /// Why the folder of operation 1 stays, as its code says.
@@ -129,13 +118,13 @@ fn palace_that_was_made_anew_and_is_empty_costs_the_old_one() {
 #[test]
 fn old_store_that_somebody_has_open_is_swept() {
     let arena = rebuilt(1);
-    let client = holding(&aside(&arena, "chroma.sqlite3"));
+    let client = User::of(&aside(&arena, "chroma.sqlite3"));
     assert_eq!(stays(&arena), ["open"]);
     arena.run(&SWEEP).expect(5).says(&format!("process {}", client.id()));
-    end(client);
-    let idle = holding(&arena.database());
+    drop(client);
+    let idle = User::of(&arena.database());
     arena.run(&SWEEP).expect(0).says("gone"); // the palace itself may be open
-    end(idle);
+    drop(idle);
     arena.run(&["log"]).expect(0).says("No operations on record.");
 }
 
@@ -257,9 +246,9 @@ fn operation_without_an_end_is_swept() {
     let link = calls.iter().find(|call| call.point.call == "linkat").expect("the old database is linked aside");
     kill(&arena, &REBUILD, &link.point);
     assert_eq!(stays(&arena), ["unended"]);
-    let idle = holding(&arena.database());
+    let idle = User::of(&arena.database());
     arena.run(&SWEEP).expect(6).says(&format!("process {}", idle.id()));
-    end(idle);
+    drop(idle);
     arena.run(&SWEEP).expect(0).says("is rolled back").says("gone");
     before.assert_untouched(&Tree::of(&arena.palace()), "a sweep after a rollback");
 }

@@ -172,6 +172,27 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"))
 }
 
+/// A process that has a file open and does nothing with it; ended with this value.
+pub(crate) struct User(Child);
+
+impl User {
+    pub(crate) fn of(file: &Path) -> User {
+        let file = std::fs::File::open(file).expect("a file");
+        User(spawn(Command::new("sleep").arg("600").stdin(file).stdout(Stdio::null()).stderr(Stdio::null())))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Reads a file of a palace.
 pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let _open = no_spawning();

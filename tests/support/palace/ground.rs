@@ -76,7 +76,8 @@ impl Ground {
         ending
     }
 
-    /// The exit code tells the truth: 0, the new palace; 1, the old one and nothing left to do; 4, something is left to do.
+    /// The exit code tells the truth: 0, the new palace; 1, the old one and nothing left to do; 4, something is left to
+    /// do.
     pub(crate) fn assert_ends_as_it_says(&self, arena: &Arena, landed: &Landed) -> Ending {
         self.assert_complete(arena);
         match landed.run.code {

@@ -5,7 +5,7 @@
 use super::{Arena, BINARY, Run, has, skip};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
@@ -125,6 +125,16 @@ impl Strace<'_> {
     /// Runs the binary, makes one fault happen, and writes down calls of other names too.
     pub(crate) fn inject_among(&self, arguments: &[&str], injection: &Injection, calls: &str) -> Landed {
         let options = ["-y", "-e", &format!("trace={calls}"), "-e", &format!("inject={injection}")].map(str::to_owned);
+        let (run, log) = self.strace(&options, arguments);
+        Landed { run, log }
+    }
+
+    /// Runs the binary and makes a fault happen in calls on one path alone.
+    pub(crate) fn inject_on(&self, path: &Path, arguments: &[&str], injection: &Injection) -> Landed {
+        let path = path.to_string_lossy().into_owned();
+        let calls = format!("trace={}", injection.point().call);
+        let inject = format!("inject={injection}");
+        let options = ["-y", "-P", &path, "-e", &calls, "-e", &inject].map(str::to_owned);
         let (run, log) = self.strace(&options, arguments);
         Landed { run, log }
     }

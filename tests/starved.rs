@@ -1,0 +1,308 @@
+//! Takes memory and file descriptors away from the real program, and looks at the palace.
+//!
+//! Rust ends a process that is out of memory; SQLite says so and goes on. Both happen here, at allocations that a shim
+//! denies and under limits that the kernel keeps. A failure is replayed by the line it prints. By default a seeded
+//! sample is run; `PALACEKEEPER_FAULTS=all` runs every fiftieth allocation, those around the swap, and every call.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Mutex;
+use support::palace::{
+    Arena, BINARY, Call, Denial, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, RECOVER, RESUME, Random,
+    Run, Shim, Strace, Sweep, User, calls_of, is_exhaustive, kill, sample, say, watched_calls_of,
+};
+
+const SIGABRT: i32 = 6;
+const SIGSEGV: i32 = 11;
+const NO_PANIC: &str = "nobody panics while holding it";
+
+/// How often runs ended in which way, in words.
+#[derive(Default)]
+struct Endings(Mutex<BTreeMap<String, usize>>);
+
+impl Endings {
+    fn note(&self, run: &Run) {
+        let how = match (run.code, run.signal) {
+            (Some(code), _) => format!("exit {code}"),
+            (None, signal) => format!("signal {}", signal.unwrap_or(-1)),
+        };
+        *self.0.lock().expect(NO_PANIC).entry(how).or_default() += 1;
+    }
+
+    fn say(self, what: &str) {
+        say(&format!("{what}: {:?}", self.0.into_inner().expect(NO_PANIC)));
+    }
+}
+
+/// An orderly end, or a death in the middle of everything; the palace is the old one or the new.
+fn assert_ends(ground: &Ground, arena: &Arena, landed: &Landed) -> Ending {
+    match landed.run.signal {
+        // Nobody knows what a palace is, or who has it, who cannot open a file.
+        None if matches!(landed.run.code, Some(2 | 6)) => {
+            let is_said =
+                ["Nothing was touched", "nobody can tell"].iter().any(|text| landed.run.stderr.contains(text));
+            assert!(is_said && !is_begun(arena), "{landed:#?}");
+            ground.assert_recovers(arena)
+        }
+        None => ground.assert_ends_as_it_says(arena, landed),
+        Some(SIGABRT | SIGSEGV) => {
+            ground.assert_complete(arena);
+            ground.assert_recovers(arena)
+        }
+        Some(_) => panic!("nobody sent this signal: {landed:#?}"),
+    }
+}
+
+fn is_begun(arena: &Arena) -> bool {
+    arena.operation().join("journal").exists()
+}
+
+/// Numbers of allocations, half of them spread over all, half of them near the end, where stores change places. Two
+/// runs of one command differ by a few, so the very last ones are left out.
+fn allocations(all: usize, count: usize, random: &mut Random) -> Vec<usize> {
+    let numbers: Vec<_> = (1..all.saturating_sub(20)).collect();
+    let (before, after) = numbers.split_at(numbers.len() - numbers.len().min(SWAP_ALLOCATIONS));
+    let every = if is_exhaustive() { EVERY_NTH } else { 1 };
+    let spread = sample(before, count.div_ceil(2), random).into_iter().step_by(every);
+    spread.chain(sample(after, count / 2, random)).collect()
+}
+
+/// About as many as there are from the moment at which the old database is linked aside.
+const SWAP_ALLOCATIONS: usize = 600;
+/// Of the tens of thousands that there are before, an exhaustive sweep takes one in so many.
+const EVERY_NTH: usize = 50;
+
+fn allocation(nth: usize) -> Point {
+    Point { call: "malloc".into(), nth }
+}
+
+#[test]
+fn denied_allocation_leaves_neither_the_old_palace_nor_the_new() {
+    let Some(shim) = Shim::here("denied allocations") else { return };
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let all = shim.allocations(&ground.fork(), &REBUILD);
+    let mut random = Random::seeded();
+    let (endings, begun) = (Endings::default(), Mutex::new(0));
+    let sweep = Sweep::new("starved", "denied_allocation");
+    for denial in [Denial::Allocation as fn(usize) -> Denial, Denial::AllocationsFrom] {
+        sweep.share(allocations(all, 60, &mut random), |nth| {
+            sweep.attempt(&[&allocation(nth)], || {
+                let arena = ground.fork();
+                let landed = shim.deny(&arena, &REBUILD, &denial(nth));
+                assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
+                endings.note(&landed.run);
+                *begun.lock().expect(NO_PANIC) += usize::from(landed.run.code != Some(0) && is_begun(&arena));
+                assert_ends(&ground, &arena, &landed)
+            });
+        });
+    }
+    let begun = begun.into_inner().expect(NO_PANIC);
+    assert!(begun > 0 || std::env::var_os("PALACEKEEPER_POINT").is_some(), "none failed after the operation began");
+    endings.say(&format!("denied allocations, {begun} of them fatal after the operation began"));
+    sweep.report("denied allocations of a rebuild");
+}
+
+/// A recovery that runs out of memory changes nothing about how the operation ends, in either direction, or resumed.
+#[test]
+fn denied_allocation_in_a_recovery_changes_how_it_ends() {
+    let what = "denied allocations of a recovery";
+    let Some(shim) = Shim::here(what) else { return };
+    if !Strace::is_here(what) {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let (run, calls) = calls_of(&ground.fork(), &REBUILD);
+    run.expect(0);
+    let mut random = Random::seeded();
+    let endings = Endings::default();
+    let sweep = Sweep::new("starved", "denied_allocation_in_a_recovery");
+    let moments = [
+        ("linkat", "/aside/", &RECOVER[..], Some(Ending::Old)),
+        ("rename", "/chroma.sqlite3", &RECOVER, Some(Ending::New)),
+        ("fsync", "/staging/chroma.sqlite3>", &RESUME, None),
+    ];
+    for (call, part, verb, wanted) in moments {
+        let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
+        let killed = || {
+            let arena = ground.fork();
+            kill(&arena, &REBUILD, &cut.point);
+            arena
+        };
+        let all = shim.allocations(&killed(), verb);
+        sweep.share(allocations(all, 20, &mut random), |nth| {
+            sweep.attempt(&[&cut.point, &allocation(nth)], || {
+                let arena = killed();
+                let landed = shim.deny(&arena, verb, &Denial::Allocation(nth));
+                assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
+                assert!(matches!((landed.run.code, landed.run.signal), (Some(0 | 1 | 4), _) | (_, Some(SIGABRT))));
+                endings.note(&landed.run);
+                ground.assert_complete(&arena);
+                let ending = ground.assert_recovers(&arena);
+                assert!(wanted.is_none_or(|wanted| ending == wanted), "{ending:?}: {landed:#?}");
+                assert!(
+                    wanted.is_some()
+                        || (ending == Ending::New) == (landed.run.code == Some(0))
+                        || landed.run.code.is_none()
+                );
+                ending
+            });
+        });
+    }
+    endings.say(what);
+    sweep.report(what);
+}
+
+/// Runs the binary under a limit that the shell sets.
+fn limited(arena: &Arena, option: &str, limit: usize, arguments: &[&str]) -> Landed {
+    let script = format!("ulimit {option} {limit} && exec \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh", BINARY, "--palace"]).arg(arena.palace()).args(arguments);
+    arena.confine(&mut command);
+    Landed { run: Run::of(&mut command), log: String::new() }
+}
+
+/// The smallest limit with which a command succeeds; `most` is enough.
+fn enough(ground: &Ground, option: &str, mut least: usize, mut most: usize, fineness: usize) -> usize {
+    while most - least > fineness {
+        let middle = (least + most) / 2;
+        match limited(&ground.fork(), option, middle, &REBUILD).run.code {
+            Some(0) => most = middle,
+            _ => least = middle,
+        }
+    }
+    most
+}
+
+/// The loader cannot even load the program, or a shell not start it.
+const NOT_STARTED: [i32; 2] = [126, 127];
+
+/// Runs a rebuild under each of some limits; says how many failed after the operation had begun.
+fn sweep_limits(ground: &Ground, test: &str, option: &str, limits: &[usize], what: &str) -> usize {
+    let sweep = Sweep::new("starved", test);
+    let (endings, begun) = (Endings::default(), Mutex::new(0));
+    sweep.share(limits, |limit| {
+        let point = Point { call: format!("ulimit{option}"), nth: *limit };
+        sweep.attempt(&[&point], || {
+            let arena = ground.fork();
+            let landed = limited(&arena, option, *limit, &REBUILD);
+            endings.note(&landed.run);
+            *begun.lock().expect(NO_PANIC) += usize::from(landed.run.code != Some(0) && is_begun(&arena));
+            if landed.run.code.is_some_and(|code| NOT_STARTED.contains(&code)) {
+                return ground.assert_recovers(&arena);
+            }
+            assert_ends(ground, &arena, &landed)
+        });
+    });
+    endings.say(what);
+    sweep.report(what);
+    begun.into_inner().expect(NO_PANIC)
+}
+
+/// Address space of every size from too small to load the program to enough.
+#[test]
+fn too_little_memory_leaves_neither_the_old_palace_nor_the_new() {
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let enough = enough(&ground, "-v", 0, 1 << 20, 64);
+    let coarse = (1..=10).map(|part| enough * part / 10);
+    // What a rebuild needs and does not need to begin is little: it is there that sizes lie close together.
+    let fine = (0..24).map(|part| enough.saturating_sub(part * 128));
+    let limits: Vec<_> = coarse.chain(fine).collect();
+    let begun = sweep_limits(&ground, "too_little_memory", "-v", &limits, "address spaces of many sizes");
+    say(&format!("{enough} KiB of address space are enough; with less, {begun} failed after the operation began"));
+    assert!(begun > 0 || std::env::var_os("PALACEKEEPER_POINT").is_some(), "every one failed before it began");
+}
+
+/// Every number of descriptors from too few to start to enough.
+#[test]
+fn too_few_descriptors_leave_neither_the_old_palace_nor_the_new() {
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let enough = enough(&ground, "-n", 3, 64, 1);
+    let limits: Vec<_> = (3..=enough).collect();
+    sweep_limits(&ground, "too_few_descriptors", "-n", &limits, "few descriptors");
+    say(&format!("{enough} descriptors are enough"));
+}
+
+/// What takes a descriptor.
+const OPENS: &str = "?open,openat,pipe2,socket,dup";
+
+/// The calls of a command that take a descriptor, but for the look through the open files of all processes, of which
+/// there are never the same.
+fn opens(ground: &Ground) -> Vec<Call> {
+    let (run, calls) = watched_calls_of(&ground.fork(), OPENS, &REBUILD);
+    run.expect(0);
+    // What the loader opens has nothing to do with the program.
+    calls.into_iter().filter(|call| !call.line.contains("/proc/") && !call.line.contains(".so")).collect()
+}
+
+/// Somebody else has taken the last descriptor of the process, or of the machine.
+#[test]
+fn denied_descriptor_leaves_neither_the_old_palace_nor_the_new() {
+    let what = "denied descriptors";
+    if !Strace::is_here(what) {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let calls = opens(&ground);
+    let mut random = Random::seeded();
+    let endings = Endings::default();
+    let sweep = Sweep::new("starved", "denied_descriptor");
+    for (error, injection) in
+        [("EMFILE", Injection::Error as fn(Point, &'static str) -> Injection), ("ENFILE", Injection::ErrorFrom)]
+    {
+        sweep.share(sample(&calls, 60, &mut random), |call| {
+            let named = Point { call: format!("{error}@{}", call.point.call), nth: call.point.nth };
+            sweep.attempt(&[&named], || {
+                let arena = ground.fork();
+                let landed = Strace(&arena).inject(&REBUILD, &[injection(call.point.clone(), error)]);
+                assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
+                endings.note(&landed.run);
+                assert_ends(&ground, &arena, &landed)
+            });
+        });
+    }
+    endings.say(what);
+    sweep.report(what);
+}
+
+/// I16: whoever cannot look who has the palace open must not take it that nobody has.
+#[test]
+fn palace_is_taken_from_its_user_because_nobody_can_look() {
+    let what = "looks at open files that fail";
+    if !Strace::is_here(what) {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let arena = ground.fork();
+    let user = User::of(&arena.database());
+    let open_files = format!("/proc/{}/fd", user.id());
+    for (path, error) in [("/proc", "ENFILE"), (&open_files, "EMFILE"), (&open_files, "ENOMEM")] {
+        let point = Point { call: "openat".into(), nth: 1 };
+        let landed = Strace(&arena).inject_on(path.as_ref(), &REBUILD, &Injection::ErrorFrom(point, error));
+        assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
+        assert_eq!(landed.run.code, Some(6), "{error} of {path}: {landed:#?}");
+        arena.run(&["log"]).expect(0).says("No operations on record.");
+    }
+    drop(user);
+    assert_eq!(ground.assert_recovers(&arena), Ending::Old);
+}
+
+/// Threads make it faster, and the program can do without every one of them.
+#[test]
+fn process_that_may_not_start_threads_gives_up() {
+    let what = "threads that do not start";
+    if !Strace::is_here(what) {
+        return;
+    }
+    let migrate = ["migrate", "--to", "chroma-0.6", "--yes", "--accept-loss"];
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Migrated);
+    let arena = ground.fork();
+    let point = |call: &str| Point { call: call.into(), nth: 1 };
+    let injections = ["clone", "clone3"].map(|call| Injection::ErrorFrom(point(call), "EAGAIN"));
+    let landed = Strace(&arena).inject(&migrate, &injections);
+    let fired = landed.log.matches("(INJECTED)").count();
+    assert!(fired > 1, "only {fired} threads were to be started: {landed:#?}");
+    assert_eq!(landed.run.code, Some(0), "{landed:#?}");
+    assert_eq!(ground.assert_ended(&arena), Ending::New);
+}
