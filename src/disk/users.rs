@@ -9,8 +9,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A process other than this one that has one of some files open, and which. Where that cannot be found out, somebody may
-/// have: only a process that is gone, or another user's, is passed over.
+/// A process other than this one that has one of some files open, and which. Where that cannot be found out, somebody
+/// may have: only a process that is gone, or another user's, is passed over.
 pub(super) fn find(files: &Inodes) -> Option<String> {
     look(files).unwrap_or_else(|error| Some(format!("nobody can tell which process has it open: {error}")))
 }

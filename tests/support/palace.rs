@@ -4,6 +4,7 @@
 #![allow(unused_imports, reason = "every test program compiles all of this and uses a part")]
 
 mod catalogue;
+mod change;
 mod content;
 mod crossing;
 mod damage;
@@ -24,6 +25,7 @@ mod vectors;
 mod ward;
 
 pub(crate) use catalogue::{Case, Class, Depth, GROUPS, Mend, class};
+pub(crate) use change::{Change, fork_with_keep};
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use crossing::{Crossing, TARGETS, assert_refused, format_of, is_there, migrate, without_arrays};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
