@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Every system call by which the product, and SQLite inside it, changes a file system. A call that the census does
 /// not find costs nothing.
@@ -157,8 +158,10 @@ impl Strace<'_> {
         (run, text)
     }
 
+    /// One for each run: several may work on one palace.
     fn log(&self) -> PathBuf {
-        self.0.root().join("strace.log")
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        self.0.root().join(format!("strace-{}.log", RUNS.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
