@@ -74,6 +74,14 @@ impl Judge {
         self.run_once(arena, arguments, paths)
     }
 
+    /// A client that writes to a palace itself; see `client.py`.
+    pub(crate) fn client(&self, arena: &Arena, collection: &str, name: &str, count: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(interop().join("client.py")).arg(arena.palace()).args([collection, name, count]);
+        arena.confine(&mut command);
+        command
+    }
+
     fn run_once(&self, arena: &Arena, arguments: &[&str], paths: &[&Path]) -> Run {
         let mut command = Command::new(&self.python);
         command.arg(interop().join("judge.py")).args(arguments).args(paths);
