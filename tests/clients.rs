@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 use support::palace::{
     Arena, Call, Content, Ending, Ground, Indexes, Injection, Judge, Point, REBUILD, RECOVER, RESUME, Random, Run,
     Strace, Sweep, Tree, calls_of, kill, sample, say, spawn,
@@ -175,6 +176,22 @@ fn ending(arena: &Arena, before: &Tree, run: &Run) -> Ending {
     if run.code == Some(0) { Ending::New } else { Ending::Old }
 }
 
+/// How long a client stays that has come during a rebuild.
+#[derive(Clone, Copy, Debug)]
+enum Stay {
+    ForAMoment,
+    OverTheEnd,
+}
+
+/// Each call takes so many microseconds that a client has the time to come just before it.
+const STAYS: [(&str, u32, Stay); 5] = [
+    ("pwrite64", 12_000, Stay::ForAMoment),
+    ("linkat", 3_000_000, Stay::OverTheEnd),
+    ("rename", 3_000_000, Stay::ForAMoment),
+    ("rename", 3_000_000, Stay::OverTheEnd),
+    ("rmdir", 3_000_000, Stay::OverTheEnd),
+];
+
 /// A client does not ask for any lock, so it may open a palace that is being rebuilt. What it wrote to the old database
 /// is in the palace, or in the folder that the rebuild names.
 #[test]
@@ -184,21 +201,24 @@ fn drawer_that_was_acknowledged_during_a_rebuild_is_lost() {
     if !Strace::is_here(what) {
         return;
     }
-    // Each call takes so long that a client has the time to come just before it.
-    for (call, delay) in [("pwrite64", 12_000), ("linkat", 4_000_000), ("rename", 4_000_000), ("rmdir", 4_000_000)] {
-        let slowly = Injection::DelayFrom(Point { call: call.into(), nth: 1 }, delay);
+    for (call, delay_us, stay) in STAYS {
         let arena = Arena::new("1.5.9");
+        let slowly = Injection::DelayFrom(Point { call: call.into(), nth: 1 }, delay_us);
         let (landed, acknowledged) = std::thread::scope(|scope| {
             let client = scope.spawn(|| {
                 while !arena.operation().exists() {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    std::thread::sleep(Duration::from_millis(1));
                 }
                 let client = Client::start(&judge, &arena, "during");
-                std::thread::sleep(std::time::Duration::from_millis(300));
-                client.end()
+                std::thread::sleep(Duration::from_millis(300));
+                match stay {
+                    Stay::ForAMoment => Err(client.end()),
+                    Stay::OverTheEnd => Ok(client),
+                }
             });
             let landed = Strace(&arena).inject(&REBUILD, &[slowly]);
-            (landed, client.join().expect("the client writes"))
+            std::thread::sleep(Duration::from_millis(300));
+            (landed, client.join().expect("the client writes").map_or_else(|gone| gone, Client::end))
         });
         let run = &landed.run;
         assert!(matches!(run.code, Some(0 | 1 | 4 | 6)), "{run:#?}");
@@ -212,6 +232,6 @@ fn drawer_that_was_acknowledged_during_a_rebuild_is_lost() {
         let count = acknowledged.len();
         assert_holds(&found, &acknowledged, &format!("{call} took long: {run:#?}"));
         let code = run.code.unwrap_or(-1);
-        say(&format!("a client wrote {count} drawers when {call} took long in a rebuild, which ended with {code}"));
+        say(&format!("a client wrote {count} drawers ({stay:?}) when {call} took long: exit {code}"));
     }
 }
