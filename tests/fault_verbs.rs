@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::Mutex;
 use support::palace::{
     Arena, Change, Ending, Injection, Landed, Point, RECOVER, Random, Scene, Strace, Sweep, calls_of, class,
-    fork_with_keep, is_wanted, make_exact, sample, say,
+    fork_with_keep, is_wanted, make_exact, opens_of, sample, say,
 };
 
 /// What a disk, or whoever owns it, answers.
@@ -117,4 +117,28 @@ fn failed_recovery_of_any_command_changes_how_it_ends() {
     let is_both = [Ending::Old, Ending::New].iter().all(|ending| ends.contains(ending));
     assert!(is_both || std::env::var_os("PALACEKEEPER_POINT").is_some(), "only one direction was tried");
     sweep.report("errors in the recovery of every command");
+}
+
+/// A file that cannot be opened for want of descriptors is not a damaged one, and what is in it is not lost: these
+/// commands all have consent to lose something.
+#[test]
+fn denied_descriptor_costs_any_command_what_it_could_not_read() {
+    if !Strace::is_here("denied descriptors in every command") {
+        return;
+    }
+    let mut random = Random::seeded();
+    let sweep = Sweep::new("fault_verbs", "denied_descriptor_costs_any_command");
+    for change in changes() {
+        let opens = opens_of(|| fork_with_keep(&change.arena), &change.command());
+        let opens = sample(&opens, 14, &mut random);
+        sweep.share(opens.iter().enumerate(), |(number, open)| {
+            sweep.attempt(&[&open.point()], || {
+                let arena = fork_with_keep(&change.arena);
+                let injection = if number % 4 == 0 { Injection::ErrorFrom } else { Injection::Error };
+                let landed = open.fail(&arena, &change.command(), injection);
+                change.ending_as_it_says(&arena, &landed)
+            });
+        });
+    }
+    sweep.report("denied descriptors in every command");
 }

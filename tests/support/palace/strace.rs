@@ -170,8 +170,59 @@ pub(crate) fn calls_of(arena: &Arena, arguments: &[&str]) -> (Run, Vec<Call>) {
     watched_calls_of(arena, CALLS, arguments)
 }
 
-/// The same for calls of other names.
-pub(crate) fn watched_calls_of(arena: &Arena, names: &str, arguments: &[&str]) -> (Run, Vec<Call>) {
+/// The n-th time that a command opens a file, named by its path below the arena: how many files it opens in all depends
+/// on how many processes it looks at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Open {
+    path: PathBuf,
+    nth: usize,
+}
+
+impl Open {
+    /// Injects an error there.
+    pub(crate) fn fail(
+        &self,
+        arena: &Arena,
+        arguments: &[&str],
+        injection: fn(Point, &'static str) -> Injection,
+    ) -> Landed {
+        let point = Point { call: "openat".into(), nth: self.nth };
+        let landed = Strace(arena).inject_on(&arena.root().join(&self.path), arguments, &injection(point, "EMFILE"));
+        assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
+        landed
+    }
+
+    /// A name that can be replayed.
+    pub(crate) fn point(&self) -> Point {
+        Point { call: format!("open@{}", self.path.to_string_lossy().replace('/', ",")), nth: self.nth }
+    }
+}
+
+/// Every file of an arena that a command opens, in order, as far as two runs open the same: new segments have new names.
+pub(crate) fn opens_of(fork: impl Fn() -> Arena, arguments: &[&str]) -> Vec<Open> {
+    let (mut opens, others) = (opens_once(&fork(), arguments), opens_once(&fork(), arguments));
+    opens.retain(|open| others.contains(open));
+    opens
+}
+
+fn opens_once(arena: &Arena, arguments: &[&str]) -> Vec<Open> {
+    let (run, calls) = watched_calls_of(arena, "openat", arguments);
+    run.expect(0);
+    let mut counts = BTreeMap::<PathBuf, usize>::new();
+    let path = |call: Call| {
+        let path = PathBuf::from(call.line.split_once("AT_FDCWD")?.1.split('"').nth(1)?);
+        path.strip_prefix(arena.root()).ok().map(Path::to_owned)
+    };
+    let paths: Vec<_> = calls.into_iter().filter_map(path).collect();
+    let numbered = paths.into_iter().map(|path| {
+        let nth = counts.entry(path.clone()).or_default();
+        *nth += 1;
+        Open { nth: *nth, path }
+    });
+    numbered.collect()
+}
+
+fn watched_calls_of(arena: &Arena, names: &str, arguments: &[&str]) -> (Run, Vec<Call>) {
     let (run, log) = Strace(arena).watch(names, arguments);
     (run, calls_in(&log))
 }
