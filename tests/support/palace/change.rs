@@ -143,7 +143,7 @@ impl Change {
             Some(4) => None,
             // Whoever cannot open a file takes the palace for an unfit one, or for one that somebody may have; but the
             // true cause is said.
-            Some(2 | 5 | 6) if landed.run.stderr.contains("os error") => Some(Ending::Old),
+            Some(2 | 6) if landed.run.stderr.contains("os error") => Some(Ending::Old),
             _ => panic!("{}: an exit code for this is not published: {landed:#?}", self.name),
         };
         if wanted.is_some() {
