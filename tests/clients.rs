@@ -154,10 +154,11 @@ fn drawer_that_was_acknowledged_before_the_recovery_is_lost() {
 
 /// A client opens the palace, writes, and goes away: it ends, or it is killed, or it has made a collection of its own.
 fn visit(judge: &Judge, arena: &Arena, number: usize) -> BTreeSet<String> {
-    if number % 3 == 1 {
-        return Client::start(judge, arena, "visitor").kill();
-    }
-    let collection = if number % 3 == 0 { DRAWERS } else { NEW };
+    let collection = match number % 3 {
+        0 => return Client::start(judge, arena, "visitor").kill(),
+        1 => NEW,
+        _ => DRAWERS,
+    };
     let run = Run::of(&mut judge.client(arena, collection, "visitor", "3")).expect(0);
     run.stdout.lines().map(str::to_owned).collect()
 }

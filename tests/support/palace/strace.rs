@@ -198,7 +198,8 @@ impl Open {
     }
 }
 
-/// Every file of an arena that a command opens, in order, as far as two runs open the same: new segments have new names.
+/// Every file of an arena that a command opens, in order, as far as two runs open the same: new segments have new
+/// names.
 pub(crate) fn opens_of(fork: impl Fn() -> Arena, arguments: &[&str]) -> Vec<Open> {
     let (mut opens, others) = (opens_once(&fork(), arguments), opens_once(&fork(), arguments));
     opens.retain(|open| others.contains(open));
