@@ -6,12 +6,12 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Mutex;
 use support::palace::{
-    Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, RECOVER, RESUME, Random, Run,
-    Shim, Strace, Sweep, User, calls_of, is_exhaustive, kill, opens_of, sample, say,
+    Allocation, Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, RECOVER, RESUME,
+    Random, Run, Shim, Strace, Sweep, User, calls_of, is_exhaustive, kill, opens_of, sample, say,
 };
 
 const SIGABRT: i32 = 6;
@@ -57,24 +57,19 @@ fn is_begun(arena: &Arena) -> bool {
     arena.operation().join("journal").exists()
 }
 
-/// Numbers of allocations, half of them spread over all, half of them near the end, where stores change places. Two
-/// runs of one command differ by a few, so the very last ones are left out.
-fn allocations(all: usize, count: usize, random: &mut Random) -> Vec<usize> {
-    let numbers: Vec<_> = (1..all.saturating_sub(20)).collect();
-    let (before, after) = numbers.split_at(numbers.len() - numbers.len().min(SWAP_ALLOCATIONS));
+/// Allocations, half of them spread over all, half of them around the swap.
+fn chosen(all: &[Allocation], count: usize, random: &mut Random) -> Vec<Allocation> {
+    let last = all.last().expect("it allocates").after;
+    let (before, swap) = all.split_at(all.partition_point(|one| one.after + SWAP_WRITES < last));
     let every = if is_exhaustive() { EVERY_NTH } else { 1 };
     let spread = sample(before, count.div_ceil(2), random).into_iter().step_by(every);
-    spread.chain(sample(after, count / 2, random)).collect()
+    spread.chain(sample(swap, count / 2, random)).collect()
 }
 
-/// About as many as there are from the moment at which the old database is linked aside.
-const SWAP_ALLOCATIONS: usize = 600;
+/// Records of the journal from the link to the old database to the end, and the message.
+const SWAP_WRITES: usize = 9;
 /// Of the tens of thousands that there are before, an exhaustive sweep takes one in so many.
 const EVERY_NTH: usize = 50;
-
-fn allocation(nth: usize) -> Point {
-    Point { call: "malloc".into(), nth }
-}
 
 #[test]
 fn denied_allocation_leaves_neither_the_old_palace_nor_the_new() {
@@ -82,22 +77,27 @@ fn denied_allocation_leaves_neither_the_old_palace_nor_the_new() {
     let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
     let all = shim.allocations(&ground.fork(), &REBUILD);
     let mut random = Random::seeded();
-    let (endings, begun) = (Endings::default(), Mutex::new(0));
+    let (endings, begun, ways) = (Endings::default(), Mutex::new(0), Mutex::new(BTreeSet::new()));
     let sweep = Sweep::new("starved", "denied_allocation");
-    for denial in [Denial::Allocation as fn(usize) -> Denial, Denial::AllocationsFrom] {
-        sweep.share(allocations(all, 60, &mut random), |nth| {
-            sweep.attempt(&[&allocation(nth)], || {
+    for denial in [Denial::Allocation as fn(Allocation) -> Denial, Denial::AllocationsFrom] {
+        sweep.share(chosen(&all, 60, &mut random), |one| {
+            sweep.attempt(&[&one.point()], || {
                 let arena = ground.fork();
-                let landed = shim.deny(&arena, &REBUILD, &denial(nth));
+                let landed = shim.deny(&arena, &REBUILD, &denial(one.clone()));
                 assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
                 endings.note(&landed.run);
                 *begun.lock().expect(NO_PANIC) += usize::from(landed.run.code != Some(0) && is_begun(&arena));
-                assert_ends(&ground, &arena, &landed)
+                let ending = assert_ends(&ground, &arena, &landed);
+                ways.lock().expect(NO_PANIC).insert((landed.run.code.is_some(), ending));
+                ending
             });
         });
     }
-    let begun = begun.into_inner().expect(NO_PANIC);
-    assert!(begun > 0 || std::env::var_os("PALACEKEEPER_POINT").is_some(), "none failed after the operation began");
+    let (begun, ways) = (begun.into_inner().expect(NO_PANIC), ways.into_inner().expect(NO_PANIC));
+    let is_whole = std::env::var_os("PALACEKEEPER_POINT").is_none();
+    assert!(begun > 0 || !is_whole, "none failed after the operation began");
+    let deaths = [(false, Ending::Old), (false, Ending::New)];
+    assert!(deaths.iter().all(|way| ways.contains(way)) || !is_whole, "only one side of the commit was hit: {ways:?}");
     endings.say(&format!("denied allocations, {begun} of them fatal after the operation began"));
     sweep.report("denied allocations of a rebuild");
 }
@@ -129,10 +129,10 @@ fn denied_allocation_in_a_recovery_changes_how_it_ends() {
             arena
         };
         let all = shim.allocations(&killed(), verb);
-        sweep.share(allocations(all, 20, &mut random), |nth| {
-            sweep.attempt(&[&cut.point, &allocation(nth)], || {
+        sweep.share(chosen(&all, 20, &mut random), |one| {
+            sweep.attempt(&[&cut.point, &one.point()], || {
                 let arena = killed();
-                let landed = shim.deny(&arena, verb, &Denial::Allocation(nth));
+                let landed = shim.deny(&arena, verb, &Denial::Allocation(one.clone()));
                 assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
                 assert!(matches!((landed.run.code, landed.run.signal), (Some(0 | 1 | 4), _) | (_, Some(SIGABRT))));
                 endings.note(&landed.run);

@@ -37,7 +37,7 @@ pub(crate) use judge::Judge;
 pub(crate) use mount::Mount;
 pub(crate) use rows::{Row, Rows, Verdict};
 pub(crate) use scene::{Scene, store_inodes};
-pub(crate) use shim::{Denial, Shim};
+pub(crate) use shim::{Allocation, Denial, Shim};
 pub(crate) use strace::{Call, Injection, Landed, Open, Point, Strace, calls_in, calls_of, opens_of};
 pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
 pub(crate) use trees::{Kind, Node, Tree};

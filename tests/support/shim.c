@@ -2,7 +2,9 @@
  *
  * Loaded with LD_PRELOAD; PALACE_SHIM says what happens: "KIND CALL N EXTENT FILE", where KIND is `census`, `short`
  * or `alloc`, EXTENT is `once` or `from`, and FILE is where calls are written down, one a line and like
- * strace does. A write-like call is cut to half of what it could have done; an allocation returns nothing.
+ * strace does. A write-like call is cut to half of what it could have done. An allocation returns nothing; CALL is
+ * the number of write calls behind which allocations are counted: how many there are in all depends on how many
+ * processes the program looks at, how many there are between two writes hardly does.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,6 +31,7 @@ static unsigned long nth;
 static int lasts;
 static int log_fd = -1;
 static unsigned long allocations;
+static unsigned long writes, after;
 
 static const char *const NAMES[] = {"write", "pwrite64", "writev", "pwritev", "copy_file_range", "sendfile"};
 enum { CALLS = sizeof NAMES / sizeof *NAMES };
@@ -43,17 +46,13 @@ __attribute__((constructor)) static void begin(void) {
     log_fd = fcntl(fd, F_DUPFD_CLOEXEC, 500); /* out of the way of whoever counts descriptors */
     close(fd);
     lasts = !strcmp(extent, "from");
+    after = strtoul(wanted, NULL, 10);
     kind = !strcmp(what, "census") ? CENSUS : !strcmp(what, "short") ? SHORT : ALLOC;
 }
 
 static void note(const char *line, int length) {
     if (log_fd >= 0 && length > 0)
         syscall(SYS_write, log_fd, line, (size_t)length);
-}
-
-__attribute__((destructor)) static void end(void) {
-    char line[64];
-    note(line, snprintf(line, sizeof line, "allocations %lu\n", allocations));
 }
 
 static int is_hit(unsigned long number) { return lasts ? number >= nth : number == nth; }
@@ -68,18 +67,23 @@ static size_t cut(const char *name, int fd, size_t count) {
             number = __atomic_add_fetch(&counts[index], 1, __ATOMIC_SEQ_CST);
     int fires = kind == SHORT && (!strcmp(wanted, "*") || !strcmp(wanted, name)) && is_hit(number);
     size_t done = fires ? count / 2 : count;
-    char link[64], path[PATH_MAX], line[PATH_MAX + 128];
+    char link[64], path[PATH_MAX], line[PATH_MAX + 128], remark[64] = " (INJECTED)";
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     path[length < 0 ? 0 : length] = 0;
+    if (kind == CENSUS)
+        snprintf(remark, sizeof remark, " after %lu allocations", allocations);
     if (fires || kind == CENSUS)
         note(line, snprintf(line, sizeof line, "%d %s(%d<%s>, %zu) = %zu%s\n", getpid(), name, fd, path, count, done,
-                            fires ? " (INJECTED)" : ""));
+                            remark));
     return done;
 }
 
 ssize_t write(int fd, const void *bytes, size_t count) {
-    return syscall(SYS_write, fd, bytes, cut("write", fd, count));
+    ssize_t done = syscall(SYS_write, fd, bytes, cut("write", fd, count));
+    if (count > 1 && __atomic_add_fetch(&writes, 1, __ATOMIC_SEQ_CST) == after)
+        __atomic_store_n(&allocations, 0, __ATOMIC_SEQ_CST);
+    return done;
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
@@ -143,7 +147,7 @@ static int is_denied(size_t bytes) {
     if (kind != CENSUS && kind != ALLOC)
         return 0;
     unsigned long number = __atomic_add_fetch(&allocations, 1, __ATOMIC_SEQ_CST);
-    if (kind != ALLOC || !is_hit(number))
+    if (kind != ALLOC || writes < after || !is_hit(number))
         return 0;
     char line[96];
     note(line, snprintf(line, sizeof line, "%d malloc(%zu) = NULL (INJECTED)\n", getpid(), bytes));

@@ -14,16 +14,30 @@ use std::sync::OnceLock;
 /// What the library does.
 #[derive(Clone, Debug)]
 pub(crate) enum Denial {
-    /// Nothing but write down every call that writes, and how many allocations there are.
+    /// Nothing but write down every call that writes, and how many allocations there were before it.
     Nothing,
     /// The n-th call of a name is carried out by half.
     Short(Point),
     /// Every call that writes is.
     ShortAlways,
-    /// The n-th allocation fails.
-    Allocation(usize),
-    /// The n-th allocation fails, and every later one.
-    AllocationsFrom(usize),
+    /// An allocation fails.
+    Allocation(Allocation),
+    /// An allocation fails, and every later one.
+    AllocationsFrom(Allocation),
+}
+
+/// The n-th allocation behind so many write calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocation {
+    pub(crate) after: usize,
+    pub(crate) nth: usize,
+}
+
+impl Allocation {
+    /// A name that can be replayed.
+    pub(crate) fn point(&self) -> Point {
+        Point { call: format!("malloc@{}", self.after), nth: self.nth }
+    }
 }
 
 impl fmt::Display for Denial {
@@ -32,8 +46,8 @@ impl fmt::Display for Denial {
             Denial::Nothing => write!(f, "census - 0 once"),
             Denial::Short(Point { call, nth }) => write!(f, "short {call} {nth} once"),
             Denial::ShortAlways => write!(f, "short * 1 from"),
-            Denial::Allocation(nth) => write!(f, "alloc malloc {nth} once"),
-            Denial::AllocationsFrom(nth) => write!(f, "alloc malloc {nth} from"),
+            Denial::Allocation(Allocation { after, nth }) => write!(f, "alloc {after} {nth} once"),
+            Denial::AllocationsFrom(Allocation { after, nth }) => write!(f, "alloc {after} {nth} from"),
         }
     }
 }
@@ -74,12 +88,18 @@ impl Shim {
         calls_in(&log)
     }
 
-    /// How often a command asks for memory. The palace is worked on.
-    pub(crate) fn allocations(&self, arena: &Arena, arguments: &[&str]) -> usize {
-        let Landed { run, log } = self.deny(arena, arguments, &Denial::Nothing);
-        run.expect(0);
-        let count = log.lines().find_map(|line| line.strip_prefix("allocations ")).expect("it counts them");
-        count.parse().expect("a number")
+    /// Every allocation of a command until the last write, in order. The palace is worked on.
+    pub(crate) fn allocations(&self, arena: &Arena, arguments: &[&str]) -> Vec<Allocation> {
+        let count = |line: &str| line.split_once(" after ")?.1.strip_suffix(" allocations")?.parse::<usize>().ok();
+        let writes = self.writes(arena, arguments);
+        let writes = writes.iter().filter(|call| call.point.call == "write");
+        let mut before = 0;
+        let spans = writes.enumerate().flat_map(|(after, call)| {
+            let now = count(&call.line).expect("a census says how many there were");
+            let nths = 1..=now - std::mem::replace(&mut before, now);
+            nths.map(move |nth| Allocation { after, nth })
+        });
+        spans.collect()
     }
 }
 
