@@ -8,8 +8,8 @@ mod support;
 use std::fs;
 use std::sync::Mutex;
 use support::palace::{
-    Arena, Change, Ending, Injection, Landed, Point, RECOVER, Random, Scene, Strace, Sweep, calls_of, class,
-    fork_with_keep, is_wanted, make_exact, opens_of, sample, say,
+    Arena, Change, Ending, Injection, Landed, OPEN_ERRORS, Point, RECOVER, Random, Scene, Strace, Sweep, calls_of,
+    class, fork_with_keep, is_wanted, make_exact, opens_of, sample, say,
 };
 
 /// What a disk, or whoever owns it, answers.
@@ -119,26 +119,27 @@ fn failed_recovery_of_any_command_changes_how_it_ends() {
     sweep.report("errors in the recovery of every command");
 }
 
-/// A file that cannot be opened for want of descriptors is not a damaged one, and what is in it is not lost: these
-/// commands all have consent to lose something.
+/// A file that cannot be opened, for want of descriptors or because a disk is ill, is not a damaged one, and what is in
+/// it is not lost: these commands all have consent to lose something.
 #[test]
-fn denied_descriptor_costs_any_command_what_it_could_not_read() {
-    if !Strace::is_here("denied descriptors in every command") {
+fn file_that_cannot_be_opened_costs_any_command_what_is_in_it() {
+    if !Strace::is_here("files that cannot be opened by every command") {
         return;
     }
     let mut random = Random::seeded();
-    let sweep = Sweep::new("fault_verbs", "denied_descriptor_costs_any_command");
+    let sweep = Sweep::new("fault_verbs", "file_that_cannot_be_opened");
     for change in changes() {
         let opens = opens_of(|| fork_with_keep(&change.arena), &change.command());
         let opens = sample(&opens, 14, &mut random);
         sweep.share(opens.iter().enumerate(), |(number, open)| {
-            sweep.attempt(&[&open.point()], || {
+            let error = OPEN_ERRORS[number % OPEN_ERRORS.len()];
+            sweep.attempt(&[&open.point(error)], || {
                 let arena = fork_with_keep(&change.arena);
                 let injection = if number % 4 == 0 { Injection::ErrorFrom } else { Injection::Error };
-                let landed = open.fail(&arena, &change.command(), injection);
+                let landed = open.fail(&arena, &change.command(), error, injection);
                 change.ending_as_it_says(&arena, &landed)
             });
         });
     }
-    sweep.report("denied descriptors in every command");
+    sweep.report("files that cannot be opened by every command");
 }

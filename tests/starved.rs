@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Mutex;
 use support::palace::{
-    Allocation, Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, RECOVER, RESUME,
-    Random, Run, Shim, Strace, Sweep, User, calls_of, is_exhaustive, kill, opens_of, sample, say,
+    Allocation, Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, OPEN_ERRORS, Point, REBUILD,
+    RECOVER, RESUME, Random, Run, Shim, Strace, Sweep, User, calls_of, is_exhaustive, kill, opens_of, sample, say,
 };
 
 const SIGABRT: i32 = 6;
@@ -102,6 +102,13 @@ fn denied_allocation_leaves_neither_the_old_palace_nor_the_new() {
     sweep.report("denied allocations of a rebuild");
 }
 
+/// Where a rebuild is killed first, with what it is recovered, and how that has to end; a resume may end either way.
+const MOMENTS: [(&str, &str, &[&str], Option<Ending>); 3] = [
+    ("linkat", "/aside/", &RECOVER, Some(Ending::Old)),
+    ("rename", "/chroma.sqlite3", &RECOVER, Some(Ending::New)),
+    ("fsync", "/staging/chroma.sqlite3>", &RESUME, None),
+];
+
 /// A recovery that runs out of memory changes nothing about how the operation ends, in either direction, or resumed.
 #[test]
 fn denied_allocation_in_a_recovery_changes_how_it_ends() {
@@ -116,12 +123,7 @@ fn denied_allocation_in_a_recovery_changes_how_it_ends() {
     let mut random = Random::seeded();
     let endings = Endings::default();
     let sweep = Sweep::new("starved", "denied_allocation_in_a_recovery");
-    let moments = [
-        ("linkat", "/aside/", &RECOVER[..], Some(Ending::Old)),
-        ("rename", "/chroma.sqlite3", &RECOVER, Some(Ending::New)),
-        ("fsync", "/staging/chroma.sqlite3>", &RESUME, None),
-    ];
-    for (call, part, verb, wanted) in moments {
+    for (call, part, verb, wanted) in MOMENTS {
         let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
         let killed = || {
             let arena = ground.fork();
@@ -222,10 +224,10 @@ fn too_few_descriptors_leave_neither_the_old_palace_nor_the_new() {
     say(&format!("{enough} descriptors are enough"));
 }
 
-/// Somebody else has taken the last descriptor of the process, or of the machine.
+/// Somebody else has taken the last descriptor of the process, or of the machine; or the disk does not give the file.
 #[test]
-fn denied_descriptor_leaves_neither_the_old_palace_nor_the_new() {
-    let what = "denied descriptors";
+fn file_that_cannot_be_opened_leaves_neither_the_old_palace_nor_the_new() {
+    let what = "files that cannot be opened";
     if !Strace::is_here(what) {
         return;
     }
@@ -233,14 +235,59 @@ fn denied_descriptor_leaves_neither_the_old_palace_nor_the_new() {
     let opens = opens_of(|| ground.fork(), &REBUILD);
     let mut random = Random::seeded();
     let endings = Endings::default();
-    let sweep = Sweep::new("starved", "denied_descriptor");
+    let sweep = Sweep::new("starved", "file_that_cannot_be_opened_leaves");
     for injection in [Injection::Error as fn(Point, &'static str) -> Injection, Injection::ErrorFrom] {
-        sweep.share(sample(&opens, 60, &mut random), |open| {
-            sweep.attempt(&[&open.point()], || {
+        sweep.share(sample(&opens, 60, &mut random).iter().enumerate(), |(number, open)| {
+            let error = OPEN_ERRORS[number % OPEN_ERRORS.len()];
+            sweep.attempt(&[&open.point(error)], || {
                 let arena = ground.fork();
-                let landed = open.fail(&arena, &REBUILD, injection);
+                let landed = open.fail(&arena, &REBUILD, error, injection);
                 endings.note(&landed.run);
                 assert_ends(&ground, &arena, &landed)
+            });
+        });
+    }
+    endings.say(what);
+    sweep.report(what);
+}
+
+/// I12: whoever goes back, or on, and cannot open a file has not lost the way.
+#[test]
+fn file_that_a_recovery_cannot_open_changes_how_it_ends() {
+    let what = "files that a recovery cannot open";
+    if !Strace::is_here(what) {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let (run, calls) = calls_of(&ground.fork(), &REBUILD);
+    run.expect(0);
+    let mut random = Random::seeded();
+    let endings = Endings::default();
+    let sweep = Sweep::new("starved", "file_that_a_recovery_cannot_open");
+    for (call, part, verb, wanted) in MOMENTS {
+        let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
+        let killed = || {
+            let arena = ground.fork();
+            kill(&arena, &REBUILD, &cut.point);
+            arena
+        };
+        let opens = sample(&opens_of(killed, verb), 20, &mut random);
+        sweep.share(opens.iter().enumerate(), |(number, open)| {
+            let error = OPEN_ERRORS[number % OPEN_ERRORS.len()];
+            sweep.attempt(&[&cut.point, &open.point(error)], || {
+                let arena = killed();
+                let injection = if number % 2 == 0 { Injection::Error } else { Injection::ErrorFrom };
+                let landed = open.fail(&arena, verb, error, injection);
+                endings.note(&landed.run);
+                ground.assert_complete(&arena);
+                if landed.run.code == Some(0) {
+                    assert_eq!(ground.assert_ended(&arena), wanted.unwrap_or(Ending::New), "{landed:#?}");
+                }
+                let ending = ground.assert_recovers(&arena);
+                assert!(wanted.is_none_or(|wanted| ending == wanted), "{ending:?}: {landed:#?}");
+                let is_told = landed.run.code == Some(0) || landed.run.stderr.contains("os error");
+                assert!(is_told, "the cause is not said: {landed:#?}");
+                ending
             });
         });
     }

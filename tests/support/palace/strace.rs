@@ -184,19 +184,24 @@ impl Open {
         &self,
         arena: &Arena,
         arguments: &[&str],
+        error: &'static str,
         injection: fn(Point, &'static str) -> Injection,
     ) -> Landed {
         let point = Point { call: "openat".into(), nth: self.nth };
-        let landed = Strace(arena).inject_on(&arena.root().join(&self.path), arguments, &injection(point, "EMFILE"));
+        let landed = Strace(arena).inject_on(&arena.root().join(&self.path), arguments, &injection(point, error));
         assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
         landed
     }
 
-    /// A name that can be replayed.
-    pub(crate) fn point(&self) -> Point {
-        Point { call: format!("open@{}", self.path.to_string_lossy().replace('/', ",")), nth: self.nth }
+    /// A name that can be replayed, with the error a part of it.
+    pub(crate) fn point(&self, error: &str) -> Point {
+        Point { call: format!("{error}@{}", self.path.to_string_lossy().replace('/', ",")), nth: self.nth }
     }
 }
+
+/// What keeps a file from being opened, or made: no descriptor left in the process or on the machine, and whatever a disk
+/// answers.
+pub(crate) const OPEN_ERRORS: [&str; 7] = ["EMFILE", "EIO", "ENFILE", "EACCES", "EMFILE", "ENOSPC", "EROFS"];
 
 /// Every file of an arena that a command opens, in order, as far as two runs open the same: new segments have new
 /// names.
