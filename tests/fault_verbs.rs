@@ -8,14 +8,15 @@ mod support;
 use std::fs;
 use std::sync::Mutex;
 use support::palace::{
-    Arena, Change, Ending, Injection, Landed, OPEN_ERRORS, Point, RECOVER, Random, Scene, Strace, Sweep, calls_of,
-    class, fork_with_keep, is_wanted, make_exact, opens_of, sample, say,
+    Arena, Change, Denial, Ending, Injection, Landed, OPEN_ERRORS, OPENS, Point, READS, RECOVER, Random, Scene, Shim,
+    Strace, Sweep, accesses_of, calls_of, class, fork_with_keep, is_wanted, make_exact, sample, say,
 };
 
 /// What a disk, or whoever owns it, answers.
 const ERRORS: [&str; 6] = ["EIO", "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EINTR"];
 /// All but the last, which is answered with another attempt, for ever if need be.
 const LASTING: usize = ERRORS.len() - 1;
+const SIGABRT: i32 = 6;
 const NO_PANIC: &str = "nobody panics while holding it";
 
 fn changes() -> Vec<Change> {
@@ -129,8 +130,8 @@ fn file_that_cannot_be_opened_costs_any_command_what_is_in_it() {
     let mut random = Random::seeded();
     let sweep = Sweep::new("fault_verbs", "file_that_cannot_be_opened");
     for change in changes() {
-        let opens = opens_of(|| fork_with_keep(&change.arena), &change.command());
-        let opens = sample(&opens, 14, &mut random);
+        let opens = accesses_of(|| fork_with_keep(&change.arena), &OPENS, &change.command());
+        let opens = sample(&opens, 10, &mut random);
         sweep.share(opens.iter().enumerate(), |(number, open)| {
             let error = OPEN_ERRORS[number % OPEN_ERRORS.len()];
             sweep.attempt(&[&open.point(error)], || {
@@ -142,4 +143,65 @@ fn file_that_cannot_be_opened_costs_any_command_what_is_in_it() {
         });
     }
     sweep.report("files that cannot be opened by every command");
+}
+
+/// Nor is one that a disk refuses to read once, or for ever: that is for a person to know, before anything is built on
+/// what is left.
+#[test]
+fn read_that_fails_costs_any_command_what_it_could_not_read() {
+    if !Strace::is_here("reads that fail in every command") {
+        return;
+    }
+    let mut random = Random::seeded();
+    let sweep = Sweep::new("fault_verbs", "read_that_fails");
+    for change in changes() {
+        let reads = accesses_of(|| fork_with_keep(&change.arena), &READS, &change.command());
+        let reads = sample(&reads, 8, &mut random);
+        sweep.share(reads.iter().enumerate(), |(number, read)| {
+            sweep.attempt(&[&read.point("EIO")], || {
+                let arena = fork_with_keep(&change.arena);
+                let injection = if number % 2 == 0 { Injection::ErrorFrom } else { Injection::Error };
+                let landed = read.fail(&arena, &change.command(), "EIO", injection);
+                if !matches!(landed.run.code, Some(3 | 5)) {
+                    return change.ending_as_it_says(&arena, &landed);
+                }
+                // SQLite calls what a disk does not give malformed, and so it is called here.
+                change.assert_complete(&arena);
+                assert_eq!(change.ending(&arena), Ending::Old, "{}: {landed:#?}", change.name);
+                Ending::Old
+            });
+        });
+    }
+    sweep.report("reads that fail in every command");
+}
+
+/// SQLite says that it has no memory, Rust ends the process: neither is damage.
+#[test]
+fn denied_allocation_costs_any_command_what_it_could_not_read() {
+    let what = "denied allocations in every command";
+    let Some(shim) = Shim::here(what) else { return };
+    if !Strace::is_here(what) {
+        return;
+    }
+    let mut random = Random::seeded();
+    let sweep = Sweep::new("fault_verbs", "denied_allocation_costs_any_command");
+    for change in changes() {
+        let all = shim.allocations(&fork_with_keep(&change.arena), &change.command());
+        sweep.share(sample(&all, 8, &mut random), |one| {
+            sweep.attempt(&[&one.point()], || {
+                let arena = fork_with_keep(&change.arena);
+                let landed = shim.deny(&arena, &change.command(), &Denial::Allocation(one.clone()));
+                assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
+                match landed.run.signal {
+                    None => change.ending_as_it_says(&arena, &landed),
+                    Some(signal) => {
+                        assert_eq!(signal, SIGABRT, "{}: {landed:#?}", change.name);
+                        change.assert_complete(&arena);
+                        change.ending(&arena)
+                    }
+                }
+            });
+        });
+    }
+    sweep.report(what);
 }

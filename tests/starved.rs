@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Mutex;
 use support::palace::{
-    Allocation, Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, OPEN_ERRORS, Point, REBUILD,
-    RECOVER, RESUME, Random, Run, Shim, Strace, Sweep, User, calls_of, is_exhaustive, kill, opens_of, sample, say,
+    Allocation, Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, OPEN_ERRORS, OPENS, Point, REBUILD,
+    RECOVER, RESUME, Random, Run, Shim, Strace, Sweep, User, accesses_of, calls_of, is_exhaustive, kill, sample, say,
 };
 
 const SIGABRT: i32 = 6;
@@ -232,7 +232,7 @@ fn file_that_cannot_be_opened_leaves_neither_the_old_palace_nor_the_new() {
         return;
     }
     let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
-    let opens = opens_of(|| ground.fork(), &REBUILD);
+    let opens = accesses_of(|| ground.fork(), &OPENS, &REBUILD);
     let mut random = Random::seeded();
     let endings = Endings::default();
     let sweep = Sweep::new("starved", "file_that_cannot_be_opened_leaves");
@@ -271,7 +271,7 @@ fn file_that_a_recovery_cannot_open_changes_how_it_ends() {
             kill(&arena, &REBUILD, &cut.point);
             arena
         };
-        let opens = sample(&opens_of(killed, verb), 20, &mut random);
+        let opens = sample(&accesses_of(killed, &OPENS, verb), 20, &mut random);
         sweep.share(opens.iter().enumerate(), |(number, open)| {
             let error = OPEN_ERRORS[number % OPEN_ERRORS.len()];
             sweep.attempt(&[&cut.point, &open.point(error)], || {

@@ -38,7 +38,9 @@ pub(crate) use mount::Mount;
 pub(crate) use rows::{Row, Rows, Verdict};
 pub(crate) use scene::{Scene, store_inodes};
 pub(crate) use shim::{Allocation, Denial, Shim};
-pub(crate) use strace::{Call, Injection, Landed, OPEN_ERRORS, Open, Point, Strace, calls_in, calls_of, opens_of};
+pub(crate) use strace::{
+    Access, Call, Injection, Landed, OPEN_ERRORS, OPENS, Point, READS, Strace, accesses_of, calls_in, calls_of,
+};
 pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
 pub(crate) use trees::{Kind, Node, Tree};
 pub(crate) use ward::{Finding, Outcome, check, findings, is_tolerated, surroundings, treat};

@@ -3,7 +3,7 @@
 //! Never with `--seccomp-bpf`: that silently drops injected signals. Whoever injects a fault asserts that it fired.
 
 use super::{Arena, BINARY, Run, has, skip};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -167,18 +167,20 @@ impl Strace<'_> {
 
 /// Every changing call of a command, in order, each with its number among those of its name. The palace is worked on.
 pub(crate) fn calls_of(arena: &Arena, arguments: &[&str]) -> (Run, Vec<Call>) {
-    watched_calls_of(arena, CALLS, arguments)
+    let (run, log) = Strace(arena).watch(CALLS, arguments);
+    (run, calls_in(&log))
 }
 
-/// The n-th time that a command opens a file, named by its path below the arena: how many files it opens in all depends
-/// on how many processes it looks at.
+/// The n-th time that a command opens a file or reads from it, named by its path below the arena: how many files it
+/// opens in all depends on how many processes it looks at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Open {
+pub(crate) struct Access {
+    call: &'static str,
     path: PathBuf,
     nth: usize,
 }
 
-impl Open {
+impl Access {
     /// Injects an error there.
     pub(crate) fn fail(
         &self,
@@ -187,7 +189,7 @@ impl Open {
         error: &'static str,
         injection: fn(Point, &'static str) -> Injection,
     ) -> Landed {
-        let point = Point { call: "openat".into(), nth: self.nth };
+        let point = Point { call: self.call.into(), nth: self.nth };
         let landed = Strace(arena).inject_on(&arena.root().join(&self.path), arguments, &injection(point, error));
         assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
         landed
@@ -195,48 +197,51 @@ impl Open {
 
     /// A name that can be replayed, with the error a part of it.
     pub(crate) fn point(&self, error: &str) -> Point {
-        Point { call: format!("{error}@{}", self.path.to_string_lossy().replace('/', ",")), nth: self.nth }
+        let path = self.path.to_string_lossy().replace('/', ",");
+        Point { call: format!("{error}@{}@{path}", self.call), nth: self.nth }
     }
 }
+
+pub(crate) const OPENS: [&str; 1] = ["openat"];
+pub(crate) const READS: [&str; 2] = ["read", "pread64"];
 
 /// What keeps a file from being opened, or made: no descriptor left in the process or on the machine, and whatever a disk
 /// answers.
 pub(crate) const OPEN_ERRORS: [&str; 7] = ["EMFILE", "EIO", "ENFILE", "EACCES", "EMFILE", "ENOSPC", "EROFS"];
 
-/// Every file of an arena that a command opens, in order, as far as two runs open the same: new segments have new
+/// Every access to a file of an arena by a command, in order, as far as two runs do the same: new segments have new
 /// names.
-pub(crate) fn opens_of(fork: impl Fn() -> Arena, arguments: &[&str]) -> Vec<Open> {
-    let (mut opens, others) = (opens_once(&fork(), arguments), opens_once(&fork(), arguments));
-    opens.retain(|open| others.contains(open));
-    opens
+pub(crate) fn accesses_of(fork: impl Fn() -> Arena, calls: &[&'static str], arguments: &[&str]) -> Vec<Access> {
+    let accesses = || accesses_once(&fork(), calls, arguments);
+    let (mut accesses, others) = (accesses(), accesses().into_iter().collect::<BTreeSet<_>>());
+    accesses.retain(|access| others.contains(access));
+    accesses
 }
 
-fn opens_once(arena: &Arena, arguments: &[&str]) -> Vec<Open> {
-    let (run, calls) = watched_calls_of(arena, "openat", arguments);
+fn accesses_once(arena: &Arena, calls: &[&'static str], arguments: &[&str]) -> Vec<Access> {
+    let (run, log) = Strace(arena).watch(&calls.join(","), arguments);
     run.expect(0);
-    let mut counts = BTreeMap::<PathBuf, usize>::new();
-    let path = |call: Call| {
-        let path = PathBuf::from(call.line.split_once("AT_FDCWD")?.1.split('"').nth(1)?);
-        path.strip_prefix(arena.root()).ok().map(Path::to_owned)
-    };
-    let paths: Vec<_> = calls.into_iter().filter_map(path).collect();
-    let numbered = paths.into_iter().map(|path| {
-        let nth = counts.entry(path.clone()).or_default();
+    let mut counts = BTreeMap::<(&str, PathBuf), usize>::new();
+    let access = |line: &str| {
+        let (_, rest) = line.split_once(' ')?;
+        let call = *calls.iter().find(|call| rest.trim_start().starts_with(&format!("{call}(")))?;
+        // strace shows a descriptor with its path, and a path to be opened in quotes.
+        let path = match OPENS.contains(&call) {
+            true => rest.split_once("AT_FDCWD")?.1.split('"').nth(1)?,
+            false => rest.split(['<', '>']).nth(1)?,
+        };
+        let path = Path::new(path).strip_prefix(arena.root()).ok()?.to_owned();
+        let nth = counts.entry((call, path.clone())).or_default();
         *nth += 1;
-        Open { nth: *nth, path }
-    });
-    numbered.collect()
-}
-
-fn watched_calls_of(arena: &Arena, names: &str, arguments: &[&str]) -> (Run, Vec<Call>) {
-    let (run, log) = Strace(arena).watch(names, arguments);
-    (run, calls_in(&log))
+        Some(Access { call, path, nth: *nth })
+    };
+    log.lines().filter_map(access).collect()
 }
 
 /// The calls of a log, each with its number among those of its name.
 pub(crate) fn calls_in(log: &str) -> Vec<Call> {
     let mut counts = BTreeMap::<String, usize>::new();
-    let mut processes = std::collections::BTreeSet::new();
+    let mut processes = BTreeSet::new();
     let mut calls = Vec::new();
     for line in log.lines() {
         let Some((process, rest)) = line.split_once(' ') else { continue };
