@@ -8,8 +8,8 @@ mod support;
 
 use std::sync::Mutex;
 use support::palace::{
-    Arena, Call, Content, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, Random, Strace, Sweep, Tree,
-    calls_of, is_wanted, kill, sample, say, segment_directories,
+    Arena, Call, Content, Ending, Ground, Indexes, Injection, Point, REBUILD, Random, Strace, Sweep, Tree, calls_of,
+    is_wanted, kill, sample, say, segment_directories,
 };
 
 /// What a disk, or whoever owns it, answers.
@@ -57,42 +57,11 @@ fn sweep_errors(
             assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
             let code = format!("{error} exit {:?}", landed.run.code.unwrap_or(-1));
             *codes.lock().expect(NO_PANIC).entry(code).or_default() += 1;
-            assert_ends_as_it_says(&ground, &arena, &landed)
+            ground.assert_ends_as_it_says(&arena, &landed)
         });
     });
     say(&format!("{what}: {:?}", codes.into_inner().expect(NO_PANIC)));
     sweep.report(what);
-}
-
-/// The exit code tells the truth: 0, the new palace; 1, the old one and nothing left to do; 4, something is left to do.
-fn assert_ends_as_it_says(ground: &Ground, arena: &Arena, landed: &Landed) -> Ending {
-    ground.assert_complete(arena);
-    match landed.run.code {
-        Some(0) => {
-            assert_eq!(ground.assert_ended(arena), Ending::New, "exit 0: {landed:#?}");
-            Ending::New
-        }
-        Some(1) => {
-            arena.run(&["status"]).expect(0);
-            let ending = ground.assert_recovers(arena);
-            assert_eq!(ending, Ending::Old, "exit 1: {landed:#?}");
-            ending
-        }
-        Some(4) => {
-            // Where nothing can be written any more, nothing can be said either.
-            let is_mute = landed.log.contains("write(2<");
-            assert!(is_mute || landed.run.stderr.contains("recover"), "nobody is told what to do: {landed:#?}");
-            let status = arena.run(&["status"]);
-            // Where nothing but the sync of the very last record failed, there is nothing left to do that anybody
-            // could see.
-            if status.code == Some(0) {
-                return ground.assert_ended(arena);
-            }
-            assert_eq!(status.code, Some(4), "{status:#?}");
-            ground.assert_recovers(arena)
-        }
-        _ => panic!("an exit code for this is not published: {landed:#?}"),
-    }
 }
 
 /// The new palace does not need an old index to be gone. Where the file system does not let it be moved (a mount
@@ -143,7 +112,7 @@ fn failed_sync_is_tried_again() {
             let (_, after) = landed.log.split_once("(INJECTED)").expect("the error was injected");
             assert!(!after.contains("sync("), "something was synced after a sync had failed: {after}");
             assert!(matches!(landed.run.code, Some(1 | 4)), "{landed:#?}");
-            assert_ends_as_it_says(&ground, &arena, &landed)
+            ground.assert_ends_as_it_says(&arena, &landed)
         });
     });
     sweep.report("failed syncs");

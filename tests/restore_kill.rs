@@ -4,8 +4,8 @@ mod support;
 
 use std::sync::Mutex;
 use support::palace::{
-    Arena, Ending, Point, RECOVER, RESUME, Random, SIBLINGS, Scene, Strace, Sweep, Tree, calls_of, class, copy_tree,
-    is_wanted, kill, sample, store_inodes, try_to_kill,
+    Arena, Ending, Point, RECOVER, RESUME, Random, SIBLINGS, Scene, Strace, Sweep, Tree, calls_of, class,
+    fork_with_keep, is_wanted, kill, sample, store_inodes, try_to_kill,
 };
 
 const REBUILD: [&str; 2] = ["rebuild", "--yes"];
@@ -68,12 +68,6 @@ impl Ready {
         self.old.assert_equals(&now, "the palace that came back");
         Ending::New
     }
-}
-
-fn fork_with_keep(arena: &Arena) -> Arena {
-    let fork = arena.fork();
-    copy_tree(&arena.keep(), &fork.keep());
-    fork
 }
 
 /// What a restore comes after: indexes that stayed, a palace built anew, a journal that has to be rolled back.

@@ -6,8 +6,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::palace::{
-    Arena, Ending, Ground, Indexes, Injection, Landed, REBUILD, RESUME, Random, Run, Strace, Sweep, calls_of, sample,
-    spawn,
+    Arena, Call, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, RECOVER, RESUME, Random, Run, Strace,
+    Sweep, calls_of, kill, sample, spawn,
 };
 
 /// A person presses Control-C, or the machine shuts down, in the middle of many steps.
@@ -54,6 +54,22 @@ fn signal_half_way(arena: &Arena, signal: &str) -> Run {
     Run::from(child.wait_with_output().expect("it ends"))
 }
 
+/// What asks a program to stop: a person, the machine, a terminal that is closed.
+const SIGNALS: [&str; 3] = ["SIGINT", "SIGTERM", "SIGHUP"];
+
+/// Runs a command and signals it at a call.
+fn signal_at(arena: &Arena, arguments: &[&str], point: &Point, signal: &'static str) -> Landed {
+    let landed = Strace(arena).inject(arguments, &[Injection::Signal(point.clone(), signal)]);
+    assert!(landed.log.lines().count() >= point.nth, "the signal was not sent: {landed:#?}");
+    landed
+}
+
+fn census(arena: &Arena, arguments: &[&str]) -> Vec<Call> {
+    let (run, calls) = calls_of(arena, arguments);
+    run.expect(0);
+    calls
+}
+
 /// Wherever a signal comes: before the commit the operation is interrupted, after it there is only the way to the end.
 #[test]
 fn signal_at_a_system_call_leaves_neither_the_old_palace_nor_the_new() {
@@ -61,40 +77,89 @@ fn signal_at_a_system_call_leaves_neither_the_old_palace_nor_the_new() {
         return;
     }
     let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
-    let (run, calls) = calls_of(&ground.fork(), &REBUILD);
-    run.expect(0);
+    let calls = census(&ground.fork(), &REBUILD);
     let first = calls.iter().position(|call| call.line.contains(".unborn")).expect("the operation begins");
     let calls = sample(&calls[first..], 60, &mut Random::seeded());
     let sweep = Sweep::new("signals", "signal_at_a_system_call");
     sweep.share(calls.iter().enumerate(), |(number, call)| {
         sweep.attempt(&[&call.point], || {
             let arena = ground.fork();
-            let signal = if number % 2 == 0 { "SIGINT" } else { "SIGTERM" };
-            let landed = Strace(&arena).inject(&REBUILD, &[Injection::Signal(call.point.clone(), signal)]);
-            assert!(landed.log.lines().count() >= call.point.nth, "the signal was not sent: {landed:#?}");
+            let landed = signal_at(&arena, &REBUILD, &call.point, SIGNALS[number % SIGNALS.len()]);
             ground.assert_complete(&arena);
-            assert_stopped_or_ended(&ground, &arena, &landed, signal)
+            let verb = if number % 2 == 0 { &RECOVER[..] } else { &RESUME };
+            assert_stopped_or_ended(&ground, &arena, &landed, verb)
         });
     });
     sweep.report("signals");
 }
 
-fn assert_stopped_or_ended(ground: &Ground, arena: &Arena, landed: &Landed, signal: &str) -> Ending {
+fn assert_stopped_or_ended(ground: &Ground, arena: &Arena, landed: &Landed, verb: &[&str]) -> Ending {
     match (landed.run.code, landed.run.signal) {
         (Some(130), None) => {
-            arena.run(&["status"]).expect(4);
-            assert_eq!(ground.assert_recovers(arena), Ending::Old, "stopped before the commit");
-            Ending::Old
+            assert_at_rest(arena, landed);
+            arena.run(verb).expect(0);
+            let ending = ground.assert_ended(arena);
+            assert_eq!(ending == Ending::New, verb == RESUME, "stopped before the commit");
+            ending
         }
         (Some(0), None) => {
             assert_eq!(ground.assert_ended(arena), Ending::New, "it came too late to stop anything");
             Ending::New
         }
         // Before the operation begins nobody listens, and the signal ends the program as it ends any.
-        (None, Some(2 | 15)) => {
+        (None, Some(1 | 2 | 15)) => {
             assert_eq!(ground.assert_recovers(arena), Ending::Old);
             Ending::Old
         }
-        _ => panic!("{signal}: {landed:#?}"),
+        _ => panic!("{landed:#?}"),
     }
+}
+
+/// What was stopped says so, and what to do; its journal ends with a whole record.
+fn assert_at_rest(arena: &Arena, landed: &Landed) {
+    assert!(landed.run.stderr.contains("recover"), "nobody is told what to do: {landed:#?}");
+    let status = arena.run(&["status", "--json"]).expect(4).json();
+    assert_eq!(status["interrupted"]["torn_bytes"], 0, "the journal is at rest: {status}");
+}
+
+/// A recovery that is asked to stop stops between two steps, or ends; what is begun again ends as it would have.
+#[test]
+fn signal_in_a_recovery_changes_how_it_ends() {
+    if !Strace::is_here("signals in a recovery") {
+        return;
+    }
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let calls = census(&ground.fork(), &REBUILD);
+    let mut random = Random::seeded();
+    let sweep = Sweep::new("signals", "signal_in_a_recovery");
+    let moments = [
+        ("linkat", "/aside/", &RECOVER[..], Ending::Old),
+        ("rename", "/chroma.sqlite3", &RECOVER, Ending::New),
+        ("copy_file_range", "/staging/", &RESUME, Ending::New),
+    ];
+    for (call, part, verb, wanted) in moments {
+        let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
+        let killed = || {
+            let arena = ground.fork();
+            kill(&arena, &REBUILD, &cut.point);
+            arena
+        };
+        let points = sample(&census(&killed(), verb), 20, &mut random);
+        sweep.share(points.iter().enumerate(), |(number, one)| {
+            sweep.attempt(&[&cut.point, &one.point], || {
+                let arena = killed();
+                let landed = signal_at(&arena, verb, &one.point, SIGNALS[number % SIGNALS.len()]);
+                ground.assert_complete(&arena);
+                match (landed.run.code, landed.run.signal) {
+                    (Some(130), None) => assert_at_rest(&arena, &landed),
+                    (Some(0), None) | (None, Some(1 | 2 | 15)) => {}
+                    _ => panic!("{landed:#?}"),
+                }
+                arena.run(verb).expect(0);
+                assert_eq!(ground.assert_ended(&arena), wanted, "{landed:#?}");
+                wanted
+            });
+        });
+    }
+    sweep.report("signals in a recovery");
 }

@@ -6,10 +6,9 @@ mod support;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use support::palace::{
-    Arena, Content, Ending, Ground, Indexes, REBUILD, Run, Strace, Sweep, Tree, calls_of, kill, overwrite, segment_of,
-    spawn, sql, truncate, zero_leaf,
+    Arena, Content, Ending, Ground, Indexes, Injection, Point, REBUILD, Random, Run, Strace, Sweep, Tree, User,
+    calls_of, kill, overwrite, sample, segment_of, sql, truncate, zero_leaf,
 };
 
 const SWEEP: [&str; 3] = ["sweep", "1", "--yes"];
@@ -31,16 +30,6 @@ fn aside_segment(arena: &Arena) -> std::path::PathBuf {
     let entries = fs::read_dir(arena.operation().join("aside")).expect("a directory");
     let mut segments = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir());
     segments.next().expect("a segment was set aside")
-}
-
-fn holding(file: &Path) -> Child {
-    let file = OpenOptions::new().read(true).open(file).expect("a file");
-    spawn(Command::new("sleep").arg("600").stdin(file).stdout(Stdio::null()))
-}
-
-fn end(mut process: Child) {
-    let _ = process.kill();
-    let _ = process.wait();
 }
 
 /// Why the folder of operation 1 stays, as its code says.
@@ -129,13 +118,13 @@ fn palace_that_was_made_anew_and_is_empty_costs_the_old_one() {
 #[test]
 fn old_store_that_somebody_has_open_is_swept() {
     let arena = rebuilt(1);
-    let client = holding(&aside(&arena, "chroma.sqlite3"));
+    let client = User::of(&aside(&arena, "chroma.sqlite3"));
     assert_eq!(stays(&arena), ["open"]);
     arena.run(&SWEEP).expect(5).says(&format!("process {}", client.id()));
-    end(client);
-    let idle = holding(&arena.database());
+    drop(client);
+    let idle = User::of(&arena.database());
     arena.run(&SWEEP).expect(0).says("gone"); // the palace itself may be open
-    end(idle);
+    drop(idle);
     arena.run(&["log"]).expect(0).says("No operations on record.");
 }
 
@@ -257,56 +246,102 @@ fn operation_without_an_end_is_swept() {
     let link = calls.iter().find(|call| call.point.call == "linkat").expect("the old database is linked aside");
     kill(&arena, &REBUILD, &link.point);
     assert_eq!(stays(&arena), ["unended"]);
-    let idle = holding(&arena.database());
+    let idle = User::of(&arena.database());
     arena.run(&SWEEP).expect(6).says(&format!("process {}", idle.id()));
-    end(idle);
+    drop(idle);
     arena.run(&SWEEP).expect(0).says("is rolled back").says("gone");
     before.assert_untouched(&Tree::of(&arena.palace()), "a sweep after a rollback");
 }
 
-/// I13, under a kill at every system call that changes a file: the folder is whole and listed, or it is gone, and the
-/// next writer removes what is left of it. The palace is not touched.
+/// A palace with a folder to sweep, as both are before.
+struct Swept {
+    arena: Arena,
+    palace: Tree,
+    folder: Tree,
+}
+
+impl Swept {
+    fn new(ground: &Ground) -> Swept {
+        let arena = ground.fork();
+        arena.run(&REBUILD).expect(0);
+        let (palace, folder) = (Tree::of(&arena.palace()), Tree::of(&arena.operation()));
+        Swept { arena, palace, folder }
+    }
+
+    /// The folder is whole and listed, or it is gone, and the next writer removes what is left of it. The palace is not
+    /// touched.
+    fn assert_whole_or_gone(&self) -> Ending {
+        let arena = &self.arena;
+        self.palace.assert_untouched(&Tree::of(&arena.palace()), "the palace under a sweep that was cut short");
+        let is_whole = arena.operation().exists();
+        if is_whole {
+            self.folder.assert_untouched(&Tree::of(&arena.operation()), "a folder that is still there");
+            arena.run(&["log"]).expect(0).says("completed");
+        } else {
+            assert_gone(arena);
+        }
+        arena.run(&["status"]).expect(0).says("Nothing is unfinished.");
+        arena.run(&["recover"]).expect(0);
+        if is_whole {
+            arena.run(&SWEEP).expect(0);
+        }
+        assert_gone(arena);
+        assert_eq!(Tree::of(&arena.keep()).top(), ["last", "lock"].map(String::from).into(), "nothing is left");
+        self.palace.assert_untouched(&Tree::of(&arena.palace()), "the palace after a sweep");
+        arena.run(&REBUILD).expect(0);
+        assert!(arena.keep().join("0002-rebuild").is_dir(), "no number is used twice");
+        if is_whole { Ending::Old } else { Ending::New }
+    }
+}
+
+/// I13, under a kill at every system call that changes a file.
 #[test]
 fn kill_in_a_sweep_leaves_half_an_operation() {
     if !Strace::is_here("a kill at every system call of a sweep") {
         return;
     }
     let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
-    let prepared = || {
-        let arena = ground.fork();
-        arena.run(&REBUILD).expect(0);
-        arena
-    };
-    let (run, calls) = calls_of(&prepared(), &SWEEP);
+    let (run, calls) = calls_of(&Swept::new(&ground).arena, &SWEEP);
     run.expect(0);
     let sweep = Sweep::new("sweep", "kill_in_a_sweep");
     sweep.share(calls.iter().map(|call| call.point.clone()), |point| {
         sweep.attempt(&[&point], || {
-            let arena = prepared();
-            let (palace, folder) = (Tree::of(&arena.palace()), Tree::of(&arena.operation()));
-            kill(&arena, &SWEEP, &point);
-            palace.assert_untouched(&Tree::of(&arena.palace()), "the palace under a killed sweep");
-            let is_whole = arena.operation().exists();
-            if is_whole {
-                folder.assert_untouched(&Tree::of(&arena.operation()), "a folder that is still there");
-                arena.run(&["log"]).expect(0).says("completed");
-            } else {
-                assert_gone(&arena);
-            }
-            arena.run(&["status"]).expect(0).says("Nothing is unfinished.");
-            arena.run(&["recover"]).expect(0);
-            if is_whole {
-                arena.run(&SWEEP).expect(0);
-            }
-            assert_gone(&arena);
-            assert_eq!(Tree::of(&arena.keep()).top(), ["last", "lock"].map(String::from).into(), "nothing is left");
-            palace.assert_untouched(&Tree::of(&arena.palace()), "the palace after a sweep");
-            arena.run(&REBUILD).expect(0);
-            assert!(arena.keep().join("0002-rebuild").is_dir(), "no number is used twice");
-            if is_whole { Ending::Old } else { Ending::New }
+            let swept = Swept::new(&ground);
+            kill(&swept.arena, &SWEEP, &point);
+            swept.assert_whole_or_gone()
         });
     });
     sweep.report("kills in a sweep");
+}
+
+/// And under errors there, each once and from then on: a sweep that says it is done is.
+#[test]
+fn failed_call_in_a_sweep_leaves_half_an_operation() {
+    if !Strace::is_here("errors in a sweep") {
+        return;
+    }
+    const ERRORS: [&str; 5] = ["EIO", "ENOSPC", "EDQUOT", "EROFS", "EACCES"];
+    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+    let (run, calls) = calls_of(&Swept::new(&ground).arena, &SWEEP);
+    run.expect(0);
+    let sweep = Sweep::new("sweep", "failed_call_in_a_sweep");
+    for (offset, injection) in
+        [(0, Injection::Error as fn(Point, &'static str) -> Injection), (2, Injection::ErrorFrom)]
+    {
+        sweep.share(sample(&calls, 16, &mut Random::seeded()).iter().enumerate(), |(number, call)| {
+            let error = ERRORS[(number + offset) % ERRORS.len()];
+            let named = Point { call: format!("{error}@{}", call.point.call), nth: call.point.nth };
+            sweep.attempt(&[&named], || {
+                let swept = Swept::new(&ground);
+                let landed = Strace(&swept.arena).inject(&SWEEP, &[injection(call.point.clone(), error)]);
+                assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
+                assert!(matches!(landed.run.code, Some(0 | 1)), "{landed:#?}");
+                assert!(landed.run.code != Some(0) || !swept.arena.operation().exists(), "it is not done: {landed:#?}");
+                swept.assert_whole_or_gone()
+            });
+        });
+    }
+    sweep.report("errors in a sweep");
 }
 
 #[track_caller]

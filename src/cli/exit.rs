@@ -63,10 +63,7 @@ fn of_store(error: &chroma::Error) -> Exit {
     match error {
         E::NoDirectory(_) | E::NotADirectory(_) | E::NotAPalace(_) | E::NotAFile(_) => Exit::Usage,
         E::UnknownFormat { .. } | E::Journal(_) => Exit::Refused,
-        E::Scratch { .. } => Exit::Failed,
-        E::Sqlite { .. } if !error.is_damage() => Exit::Failed, // a full disk, say
-        E::Hnsw { source, .. } if !source.is_damage() => Exit::Failed,
-        E::Pickle { source, .. } if !source.is_damage() => Exit::Failed,
+        _ if error.is_of_the_machine() => Exit::Failed,
         _ => Exit::Damage,
     }
 }

@@ -88,7 +88,10 @@ impl<'d> Desk<'d, '_> {
                 true => exact::Reader::open(&place, &self.room).map(drop),
                 false => Source::open(&place, &self.room, &Preparation::default()).map(drop),
             };
-            rolled.map_err(|error| find.refuse(format!("its journal cannot be rolled back: {error}")))?;
+            rolled.map_err(|error| match error.is_of_the_machine() {
+                true => error.into(),
+                false => find.refuse(format!("its journal cannot be rolled back: {error}")),
+            })?;
         }
         self.prove(&find, &place, &standing, watch)?;
         let after = if now.is_some() { self.read_store(self.palace, watch)? } else { None };
@@ -179,7 +182,7 @@ impl<'d> Desk<'d, '_> {
         let preparation = held.map(|held| held.blueprint.preparation.clone()).unwrap_or_default();
         let survey = match self.survey(place, &preparation, watch) {
             Ok((_, survey, _)) => survey,
-            Err(error @ chroma::Error::Scratch { .. }) => return Err(error.into()),
+            Err(error) if error.is_of_the_machine() => return Err(error.into()),
             Err(error) => return Err(find.moved_on(place, &standing.unproved[0], &error.to_string())),
         };
         // Of those that only could not be moved aside nothing was written down.

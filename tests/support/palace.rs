@@ -4,6 +4,7 @@
 #![allow(unused_imports, reason = "every test program compiles all of this and uses a part")]
 
 mod catalogue;
+mod change;
 mod content;
 mod crossing;
 mod damage;
@@ -16,6 +17,7 @@ mod mount;
 mod pickle;
 mod rows;
 mod scene;
+mod shim;
 mod strace;
 mod sweep;
 mod trees;
@@ -23,6 +25,7 @@ mod vectors;
 mod ward;
 
 pub(crate) use catalogue::{Case, Class, Depth, GROUPS, Mend, class};
+pub(crate) use change::{Change, fork_with_keep};
 pub(crate) use content::{Content, Record, assert_sound, open_copy, segment_directories, segment_of};
 pub(crate) use crossing::{Crossing, TARGETS, assert_refused, format_of, is_there, migrate, without_arrays};
 pub(crate) use damage::{make_hot, make_wal, overwrite, sql, truncate, zero_leaf};
@@ -34,7 +37,10 @@ pub(crate) use judge::Judge;
 pub(crate) use mount::Mount;
 pub(crate) use rows::{Row, Rows, Verdict};
 pub(crate) use scene::{Scene, store_inodes};
-pub(crate) use strace::{Call, Injection, Landed, Point, Strace, calls_of};
+pub(crate) use shim::{Allocation, Denial, Shim};
+pub(crate) use strace::{
+    Access, Call, Injection, Landed, OPEN_ERRORS, OPENS, Point, READS, Strace, accesses_of, calls_in, calls_of,
+};
 pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
 pub(crate) use trees::{Kind, Node, Tree};
 pub(crate) use ward::{Finding, Outcome, check, findings, is_tolerated, surroundings, treat};
@@ -173,6 +179,27 @@ pub(crate) fn no_spawning() -> RwLockReadGuard<'static, ()> {
 pub(crate) fn spawn(command: &mut Command) -> Child {
     let _alone = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
     command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"))
+}
+
+/// A process that has a file open and does nothing with it; ended with this value.
+pub(crate) struct User(Child);
+
+impl User {
+    pub(crate) fn of(file: &Path) -> User {
+        let file = std::fs::File::open(file).expect("a file");
+        User(spawn(Command::new("sleep").arg("600").stdin(file).stdout(Stdio::null()).stderr(Stdio::null())))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Reads a file of a palace.

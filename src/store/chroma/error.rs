@@ -102,6 +102,18 @@ impl Error {
             _ => true, // a value of a type that no chromadb writes there
         }
     }
+
+    /// Whether it says nothing about what was to be read, only that the machine could not read it: a full disk, say, or
+    /// no descriptor left.
+    pub(crate) fn is_of_the_machine(&self) -> bool {
+        match self {
+            Error::Scratch { .. } => true,
+            Error::Sqlite { .. } => !self.is_damage(),
+            Error::Hnsw { source, .. } => !source.is_damage(),
+            Error::Pickle { source, .. } => !source.is_damage(),
+            _ => false,
+        }
+    }
 }
 
 impl Error {

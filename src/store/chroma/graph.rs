@@ -361,7 +361,9 @@ fn parallel<T: Sync, R: Send>(
     let wanted = items.len().div_ceil(PIECE).clamp(1, searches.len());
     let (own, others) = searches[..wanted].split_first_mut().expect("there is one at least");
     let mut parts = std::thread::scope(|scope| {
-        let running: Vec<_> = others.iter_mut().map(|search| scope.spawn(|| work(search))).collect();
+        // Where a thread cannot be started, those that are there take its pieces.
+        let start = |search| std::thread::Builder::new().spawn_scoped(scope, || work(search)).ok();
+        let running: Vec<_> = others.iter_mut().filter_map(start).collect();
         let mut parts = work(own);
         parts.extend(running.into_iter().flat_map(|thread| thread.join().expect("no search panics")));
         parts

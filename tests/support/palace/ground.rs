@@ -1,6 +1,6 @@
 //! The palace that faults are made on, and what must be true of it after each.
 
-use super::{Arena, Content, Ending, Injection, Point, Record, SIBLINGS, Strace, Tree};
+use super::{Arena, Content, Ending, Injection, Landed, Point, Record, SIBLINGS, Strace, Tree};
 use super::{segment_directories, without_arrays};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -74,6 +74,38 @@ impl Ground {
         arena.run(&RECOVER).expect(0).says("Nothing was cut short.");
         before.assert_untouched(&Tree::of(arena.root()), "a recovery after the end");
         ending
+    }
+
+    /// The exit code tells the truth: 0, the new palace; 1, the old one and nothing left to do; 4, something is left to
+    /// do.
+    pub(crate) fn assert_ends_as_it_says(&self, arena: &Arena, landed: &Landed) -> Ending {
+        self.assert_complete(arena);
+        match landed.run.code {
+            Some(0) => {
+                assert_eq!(self.assert_ended(arena), Ending::New, "exit 0: {landed:#?}");
+                Ending::New
+            }
+            Some(1) => {
+                arena.run(&["status"]).expect(0);
+                let ending = self.assert_recovers(arena);
+                assert_eq!(ending, Ending::Old, "exit 1: {landed:#?}");
+                ending
+            }
+            Some(4) => {
+                // Where nothing can be written any more, nothing can be said either.
+                let is_mute = landed.log.contains("write(2<");
+                assert!(is_mute || landed.run.stderr.contains("recover"), "nobody is told what to do: {landed:#?}");
+                let status = arena.run(&["status"]);
+                // Where nothing but the sync of the very last record failed, there is nothing left to do that anybody
+                // could see.
+                if status.code == Some(0) {
+                    return self.assert_ended(arena);
+                }
+                assert_eq!(status.code, Some(4), "{status:#?}");
+                self.assert_recovers(arena)
+            }
+            _ => panic!("an exit code for this is not published: {landed:#?}"),
+        }
     }
 
     /// Insists on the same content.

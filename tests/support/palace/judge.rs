@@ -74,10 +74,10 @@ impl Judge {
         self.run_once(arena, arguments, paths)
     }
 
-    /// A client that writes to the palace until it is killed; see `interop/writer.py`.
-    pub(crate) fn writer(&self, arena: &Arena, prefix: &str) -> Command {
+    /// A client that writes to a palace itself; see `client.py`.
+    pub(crate) fn client(&self, arena: &Arena, collection: &str, name: &str, count: &str) -> Command {
         let mut command = Command::new(&self.python);
-        command.arg(interop().join("writer.py")).arg(arena.palace()).arg(prefix);
+        command.arg(interop().join("client.py")).arg(arena.palace()).args([collection, name, count]);
         arena.confine(&mut command);
         command
     }

@@ -3,11 +3,12 @@
 //! Never with `--seccomp-bpf`: that silently drops injected signals. Whoever injects a fault asserts that it fired.
 
 use super::{Arena, BINARY, Run, has, skip};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Every system call by which the product, and SQLite inside it, changes a file system. A call that the census does
 /// not find costs nothing.
@@ -129,6 +130,16 @@ impl Strace<'_> {
         Landed { run, log }
     }
 
+    /// Runs the binary and makes a fault happen in calls on one path alone.
+    pub(crate) fn inject_on(&self, path: &Path, arguments: &[&str], injection: &Injection) -> Landed {
+        let path = path.to_string_lossy().into_owned();
+        let calls = format!("trace={}", injection.point().call);
+        let inject = format!("inject={injection}");
+        let options = ["-y", "-P", &path, "-e", &calls, "-e", &inject].map(str::to_owned);
+        let (run, log) = self.strace(&options, arguments);
+        Landed { run, log }
+    }
+
     /// Runs the binary and writes down some calls; see strace's `-e trace=`.
     pub(crate) fn watch(&self, calls: &str, arguments: &[&str]) -> (Run, String) {
         let options = ["-y", "-s", "4096", "-e", &format!("trace={calls}")].map(str::to_owned);
@@ -147,16 +158,90 @@ impl Strace<'_> {
         (run, text)
     }
 
+    /// One for each run: several may work on one palace.
     fn log(&self) -> PathBuf {
-        self.0.root().join("strace.log")
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        self.0.root().join(format!("strace-{}.log", RUNS.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
 /// Every changing call of a command, in order, each with its number among those of its name. The palace is worked on.
 pub(crate) fn calls_of(arena: &Arena, arguments: &[&str]) -> (Run, Vec<Call>) {
     let (run, log) = Strace(arena).watch(CALLS, arguments);
+    (run, calls_in(&log))
+}
+
+/// The n-th time that a command opens a file or reads from it, named by its path below the arena: how many files it
+/// opens in all depends on how many processes it looks at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Access {
+    call: &'static str,
+    path: PathBuf,
+    nth: usize,
+}
+
+impl Access {
+    /// Injects an error there.
+    pub(crate) fn fail(
+        &self,
+        arena: &Arena,
+        arguments: &[&str],
+        error: &'static str,
+        injection: fn(Point, &'static str) -> Injection,
+    ) -> Landed {
+        let point = Point { call: self.call.into(), nth: self.nth };
+        let landed = Strace(arena).inject_on(&arena.root().join(&self.path), arguments, &injection(point, error));
+        assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
+        landed
+    }
+
+    /// A name that can be replayed, with the error a part of it.
+    pub(crate) fn point(&self, error: &str) -> Point {
+        let path = self.path.to_string_lossy().replace('/', ",");
+        Point { call: format!("{error}@{}@{path}", self.call), nth: self.nth }
+    }
+}
+
+pub(crate) const OPENS: [&str; 1] = ["openat"];
+pub(crate) const READS: [&str; 2] = ["read", "pread64"];
+
+/// What keeps a file from being opened, or made: no descriptor left in the process or on the machine, and whatever a disk
+/// answers.
+pub(crate) const OPEN_ERRORS: [&str; 7] = ["EMFILE", "EIO", "ENFILE", "EACCES", "EMFILE", "ENOSPC", "EROFS"];
+
+/// Every access to a file of an arena by a command, in order, as far as two runs do the same: new segments have new
+/// names.
+pub(crate) fn accesses_of(fork: impl Fn() -> Arena, calls: &[&'static str], arguments: &[&str]) -> Vec<Access> {
+    let accesses = || accesses_once(&fork(), calls, arguments);
+    let (mut accesses, others) = (accesses(), accesses().into_iter().collect::<BTreeSet<_>>());
+    accesses.retain(|access| others.contains(access));
+    accesses
+}
+
+fn accesses_once(arena: &Arena, calls: &[&'static str], arguments: &[&str]) -> Vec<Access> {
+    let (run, log) = Strace(arena).watch(&calls.join(","), arguments);
+    run.expect(0);
+    let mut counts = BTreeMap::<(&str, PathBuf), usize>::new();
+    let access = |line: &str| {
+        let (_, rest) = line.split_once(' ')?;
+        let call = *calls.iter().find(|call| rest.trim_start().starts_with(&format!("{call}(")))?;
+        // strace shows a descriptor with its path, and a path to be opened in quotes.
+        let path = match OPENS.contains(&call) {
+            true => rest.split_once("AT_FDCWD")?.1.split('"').nth(1)?,
+            false => rest.split(['<', '>']).nth(1)?,
+        };
+        let path = Path::new(path).strip_prefix(arena.root()).ok()?.to_owned();
+        let nth = counts.entry((call, path.clone())).or_default();
+        *nth += 1;
+        Some(Access { call, path, nth: *nth })
+    };
+    log.lines().filter_map(access).collect()
+}
+
+/// The calls of a log, each with its number among those of its name.
+pub(crate) fn calls_in(log: &str) -> Vec<Call> {
     let mut counts = BTreeMap::<String, usize>::new();
-    let mut processes = std::collections::BTreeSet::new();
+    let mut processes = BTreeSet::new();
     let mut calls = Vec::new();
     for line in log.lines() {
         let Some((process, rest)) = line.split_once(' ') else { continue };
@@ -168,5 +253,5 @@ pub(crate) fn calls_of(arena: &Arena, arguments: &[&str]) -> (Run, Vec<Call>) {
     }
     // strace counts for each thread by itself; one changing thread is what makes a point mean the same in every run.
     assert!(processes.len() <= 1, "more than one thread changes files: {processes:?}");
-    (run, calls)
+    calls
 }
