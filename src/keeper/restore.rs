@@ -83,15 +83,7 @@ impl<'d> Desk<'d, '_> {
         let (old, standing) = find.store(&place)?;
         let before = self.read_store(&place, watch)?;
         if replaced.vital().next().is_some() {
-            // What cannot be rolled cannot stand alone, and must not come back without its journal.
-            let rolled = match replaced.database == exact::DATABASE {
-                true => exact::Reader::open(&place, &self.room).map(drop),
-                false => Source::open(&place, &self.room, &Preparation::default()).map(drop),
-            };
-            rolled.map_err(|error| match error.is_of_the_machine() {
-                true => error.into(),
-                false => find.refuse(format!("its journal cannot be rolled back: {error}")),
-            })?;
+            self.roll(&find, &place)?;
         }
         self.prove(&find, &place, &standing, watch)?;
         let after = if now.is_some() { self.read_store(self.palace, watch)? } else { None };
@@ -127,6 +119,18 @@ impl<'d> Desk<'d, '_> {
         let now = if now.is_some() { holdings(&after, &before, watch)? } else { Some(Vec::new()) };
         let (notes, title) = (find.notes, entry.begin.title);
         Ok(Restoration { number, title, from: place, then, now, notes, proposal })
+    }
+
+    /// What cannot be rolled back cannot stand alone, and must not come back without its journal.
+    fn roll(&self, find: &Find, place: &Path) -> Result<(), Error> {
+        let rolled = match find.replaced.database == exact::DATABASE {
+            true => exact::Reader::open(place, &self.room).map(drop),
+            false => Source::open(place, &self.room, &Preparation::default()).map(drop),
+        };
+        rolled.map_err(|error| match error.is_of_the_machine() {
+            true => error.into(),
+            false => find.refuse(format!("its journal cannot be rolled back: {error}")),
+        })
     }
 
     /// The store that would give way, looked at before it is read.

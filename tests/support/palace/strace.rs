@@ -205,8 +205,8 @@ impl Access {
 pub(crate) const OPENS: [&str; 1] = ["openat"];
 pub(crate) const READS: [&str; 2] = ["read", "pread64"];
 
-/// What keeps a file from being opened, or made: no descriptor left in the process or on the machine, and whatever a disk
-/// answers.
+/// What keeps a file from being opened, or made: no descriptor left in the process or on the machine, and whatever a
+/// disk answers.
 pub(crate) const OPEN_ERRORS: [&str; 7] = ["EMFILE", "EIO", "ENFILE", "EACCES", "EMFILE", "ENOSPC", "EROFS"];
 
 /// Every access to a file of an arena by a command, in order, as far as two runs do the same: new segments have new
