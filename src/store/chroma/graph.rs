@@ -7,10 +7,13 @@
 //! thread can change the outcome.
 //!
 //! # Limits
-//! The vectors are in memory, and about `8·M + 8` bytes for each element beside them. There may be 2³¹ elements.
+//! The vectors are in memory, a quarter as much for their quantized copy, and about `8·M + 8` bytes for each element.
+//! There may be 2³¹ elements.
 
+use super::candidate::Candidate;
 use super::catalog::IndexShape;
-use super::kernel::{distance, prefetch};
+use super::kernel::{distance, prefetch, room};
+use super::quantized::Quantized;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -23,10 +26,13 @@ const BATCH_MAX: usize = 4096;
 const PIECE: usize = 16;
 /// Vectors lie anywhere in memory, and a search mostly waits for them. So many are fetched ahead.
 const AHEAD: usize = 2;
+/// The same of quantized ones.
+const QUANTIZED_AHEAD: usize = 3;
 
 /// A graph over vectors, which it numbers in the order they came in.
 pub(super) struct Graph<'v> {
     vectors: &'v [f32],
+    quantized: Quantized,
     dimension: usize,
     shape: IndexShape,
     /// Level of each element.
@@ -52,11 +58,22 @@ impl<'v> Graph<'v> {
     }
 
     fn build_on(threads: usize, vectors: &'v [f32], dimension: usize, shape: IndexShape) -> Graph<'v> {
+        Graph::build_with(Quantized::of(vectors, dimension), threads, vectors, dimension, shape)
+    }
+
+    fn build_with(
+        quantized: Quantized,
+        threads: usize,
+        vectors: &'v [f32],
+        dimension: usize,
+        shape: IndexShape,
+    ) -> Graph<'v> {
         let count = vectors.len() / dimension;
         let levels: Vec<u8> = (0..count as u64).map(|element| level(element, shape.links)).collect();
         let upper = levels.iter().map(|level| vec![0; usize::from(*level) * (shape.links + 1)]).collect();
-        let ground = vec![0; count * (2 * shape.links + 1)];
-        let mut graph = Graph { vectors, dimension, shape, levels, ground, upper, entry: 0 };
+        let mut ground = room(count * (2 * shape.links + 1));
+        ground.resize(ground.capacity(), 0);
+        let mut graph = Graph { vectors, quantized, dimension, shape, levels, ground, upper, entry: 0 };
         let mut searches: Vec<Search> = (0..threads).map(|_| Search::default()).collect();
         let mut done = count.min(1);
         while done < count {
@@ -151,7 +168,7 @@ impl<'v> Graph<'v> {
         let mut entry = self.descend(query, own.min(top));
         let mut links = Vec::new();
         for level in (0..=own.min(top)).rev() {
-            let near = search.run(self, query, entry, level);
+            let near = search.run(self, element, entry, level);
             entry = near[0].element();
             links.push((level, self.choose(near, self.shape.links)));
         }
@@ -191,11 +208,21 @@ impl<'v> Graph<'v> {
                 break;
             }
             let (element, distance) = (candidate.element(), candidate.distance());
-            if chosen.iter().all(|other| self.distance(self.vector(element), *other) >= distance) {
+            if chosen.iter().all(|other| self.is_apart(element, *other, distance)) {
                 chosen.push(element);
             }
         }
         chosen
+    }
+
+    /// Whether two elements are at least so far from each other. Mostly their quantized vectors tell.
+    fn is_apart(&self, one: u32, other: u32, distance: f32) -> bool {
+        let bounds = self.quantized.bounds(self.shape.space, one, other);
+        match () {
+            _ if bounds.are_above(distance) => true,
+            _ if bounds.are_below(distance) => false,
+            _ => self.distance(self.vector(one), other) >= distance,
+        }
     }
 
     /// The links of an element after others have linked to it.
@@ -214,40 +241,6 @@ impl<'v> Graph<'v> {
     }
 }
 
-/// Something a search has come by: its distance, its number, and whether its links were looked at, in one integer. They
-/// sort by distance, and where that is equal by number: no tie is left to chance.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate(u64);
-
-impl Candidate {
-    fn new(distance: f32, element: u32) -> Candidate {
-        Candidate(u64::from(in_order(distance)) << 32 | u64::from(element) << 1)
-    }
-
-    fn distance(self) -> f32 {
-        let ordered = (self.0 >> 32) as u32;
-        f32::from_bits(if ordered >> 31 == 1 { ordered ^ 1 << 31 } else { !ordered })
-    }
-
-    fn element(self) -> u32 {
-        self.0 as u32 >> 1
-    }
-
-    fn is_expanded(self) -> bool {
-        self.0 & 1 == 1
-    }
-
-    fn set_expanded(&mut self) {
-        self.0 |= 1;
-    }
-}
-
-/// An integer that sorts like the number, in IEEE 754's total order.
-fn in_order(number: f32) -> u32 {
-    let bits = number.to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
-}
-
 /// What a thread needs to search: kept from one search to the next.
 #[derive(Default)]
 struct Search {
@@ -260,11 +253,12 @@ struct Search {
 }
 
 impl Search {
-    /// The nearest elements on a level that are found from `entry`, nearest first, `candidates` at most.
-    fn run(&mut self, graph: &Graph, query: &[f32], entry: u32, level: u8) -> &[Candidate] {
+    /// The elements nearest to an element of the graph on a level that are found from `entry`, nearest first,
+    /// `candidates` at most.
+    fn run(&mut self, graph: &Graph, element: u32, entry: u32, level: u8) -> &[Candidate] {
         self.begin(graph.count());
         self.see(entry);
-        let width = graph.shape.candidates;
+        let (query, width) = (graph.vector(element), graph.shape.candidates);
         self.near.push(Candidate::new(graph.distance(query, entry), entry));
         let mut at = 0;
         while let Some(candidate) = self.near.get_mut(at) {
@@ -275,6 +269,9 @@ impl Search {
             candidate.set_expanded();
             let candidate = *candidate;
             self.look_around(graph, graph.links(candidate.element(), level));
+            if self.near.len() == width {
+                self.pass_over(graph, element);
+            }
             let mut nearest_change = at + 1;
             for place in 0..self.fresh.len() {
                 let link = self.fresh[place];
@@ -294,15 +291,39 @@ impl Search {
 
     /// Gathers the links that were not seen yet, and has the first vectors of them fetched.
     fn look_around(&mut self, graph: &Graph, links: &[u32]) {
+        let is_full = self.near.len() == graph.shape.candidates;
         self.fresh.clear();
         for link in links {
             if !self.see(*link) {
-                if self.fresh.len() < AHEAD {
-                    prefetch(graph.vector(*link));
+                match self.fresh.len() {
+                    waiting if is_full && waiting < QUANTIZED_AHEAD => graph.quantized.prefetch(*link),
+                    waiting if !is_full && waiting < AHEAD => prefetch(graph.vector(*link)),
+                    _ => {}
                 }
                 self.fresh.push(*link);
             }
         }
+    }
+
+    /// Drops the links that are too far away to be taken, as their quantized vectors tell: four in five.
+    fn pass_over(&mut self, graph: &Graph, element: u32) {
+        let Some(farthest) = self.near.last().map(|candidate| candidate.distance()) else { return };
+        let mut kept = 0;
+        for place in 0..self.fresh.len() {
+            let link = self.fresh[place];
+            if let Some(next) = self.fresh.get(place + QUANTIZED_AHEAD) {
+                graph.quantized.prefetch(*next);
+            }
+            if graph.quantized.bounds(graph.shape.space, element, link).are_above(farthest) {
+                continue;
+            }
+            if kept < AHEAD {
+                prefetch(graph.vector(link));
+            }
+            self.fresh[kept] = link;
+            kept += 1;
+        }
+        self.fresh.truncate(kept);
     }
 
     fn begin(&mut self, count: usize) {
@@ -396,6 +417,17 @@ mod tests {
     }
 
     #[test]
+    fn quantized_vectors_change_nothing() {
+        let vectors = vectors(3000);
+        for space in [Space::L2, Space::Cosine, Space::InnerProduct] {
+            let shape = IndexShape { space, links: 8, candidates: 40 };
+            let with = Graph::build_on(2, &vectors, DIMENSION, shape);
+            let without = Graph::build_with(Quantized::blind(3000, DIMENSION), 2, &vectors, DIMENSION, shape);
+            assert_eq!(lists(&with), lists(&without), "{space:?}");
+        }
+    }
+
+    #[test]
     fn number_of_threads_changes_nothing() {
         let vectors = vectors(3000);
         let shape = IndexShape { space: Space::L2, links: 8, candidates: 40 };
@@ -404,19 +436,6 @@ mod tests {
             let together = Graph::build_on(threads, &vectors, DIMENSION, shape);
             assert_eq!(lists(&alone), lists(&together), "{threads} threads");
             assert_eq!(alone.entry(), together.entry());
-        }
-    }
-
-    #[test]
-    fn candidates_sort_by_distance_and_then_by_number() {
-        let distances = [f32::NEG_INFINITY, -1.0, -0.0, 0.0, f32::MIN_POSITIVE, 1.0, f32::INFINITY, f32::NAN];
-        let sorted: Vec<Candidate> =
-            distances.iter().flat_map(|distance| [0, 1, 7].map(|element| Candidate::new(*distance, element))).collect();
-        assert!(sorted.is_sorted());
-        for (candidate, distance) in sorted.iter().step_by(3).zip(distances) {
-            let mut candidate = *candidate;
-            candidate.set_expanded();
-            assert_eq!((candidate.distance().to_bits(), candidate.element()), (distance.to_bits(), 0));
         }
     }
 }

@@ -6,6 +6,7 @@
 mod amend;
 mod apply;
 mod blueprint;
+mod candidate;
 mod carry;
 mod catalog;
 pub mod check;
@@ -27,6 +28,7 @@ mod labels;
 mod leave;
 mod loss;
 pub mod pickle;
+mod quantized;
 mod records;
 mod salvage;
 mod settings;

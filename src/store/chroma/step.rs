@@ -6,6 +6,7 @@ use super::database;
 use super::error::Error;
 use super::graph::Graph;
 use super::index::{self, Contents, Era};
+use super::kernel::room;
 use super::staging::Staging;
 use super::vectors::Vectors;
 use super::verify::{self, Expected};
@@ -276,8 +277,13 @@ impl Workshop<'_> {
         let new = blueprint.collection(collection)?;
         let vectors = &vectors[&collection];
         let (mut ids, mut floats, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-        for id in database.ids(new)? {
+        let all = database.ids(new)?;
+        let count = all.len();
+        for id in all {
             if let Some(vector) = vectors.get(source, &id)? {
+                if ids.is_empty() {
+                    floats = room(count * vector.stored().len());
+                }
                 floats.extend_from_slice(vector.stored());
                 lengths.push(vector.length());
                 ids.push(id);
