@@ -58,19 +58,21 @@ impl Part {
             new: tally.new,
             refused: tally.refused,
         };
+        let mut cells: Vec<Cell> = walk.cells.iter().map(cell).collect();
+        cells.sort_by_key(|cell| walk.steps.iter().position(|step| *step == cell.step));
         Part {
             tier: "simulated disk".into(),
             operation: operation.into(),
             replay,
             seconds: took.as_secs_f64(),
             counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
-            cells: walk.cells.iter().map(cell).collect(),
+            cells,
             slowest: walk.slowest.iter().map(|(time, trace)| (time.as_secs_f64(), trace.clone())).collect(),
         }
     }
 
     /// The part of a sweep through the system calls of the real program; an error stands before its call, as
-    /// `EIO@fsync`.
+    /// `EIO@fsync`, and before the file where it depends on that, as `EIO@openat@palace,chroma.sqlite3`.
     pub fn of_sweep(
         operation: &str,
         replay: String,
@@ -79,8 +81,8 @@ impl Part {
     ) -> Part {
         let mut cells = BTreeMap::<(String, String), Cell>::new();
         for ((point, ending), count) in endings {
-            let (fault, step) = point.split_once('@').unwrap_or(("kill", point));
-            let (step, fault) = (step.to_owned(), fault.to_owned());
+            let (fault, place) = point.split_once('@').unwrap_or((operation, point));
+            let (step, fault) = (step_at(place), fault.to_owned());
             let empty = Cell { step: step.clone(), fault: fault.clone(), old: 0, new: 0, refused: 0 };
             let cell = cells.entry((step, fault)).or_insert(empty);
             *if *ending == Ending::Old { &mut cell.old } else { &mut cell.new } += *count as u64;
@@ -127,6 +129,19 @@ impl Part {
         let page = directory.join("index.html");
         fs::write(&page, render(&parts(&directory))).expect("there is room");
         page
+    }
+}
+
+/// What a row is called: segments have other names in every run, and allocations are told by the writes before them.
+fn step_at(place: &str) -> String {
+    let is_segment = |name: &str| uuid::Uuid::parse_str(name).is_ok();
+    match (place.split_once('@'), place.parse::<usize>()) {
+        (Some((call, path)), _) => match path.rsplit(',').next() {
+            Some(name) if !is_segment(name) => format!("{call} {name}").trim_end().to_owned(),
+            _ => format!("{call} a segment"),
+        },
+        (None, Ok(writes)) => format!("after {writes:>3} writes"),
+        (None, Err(_)) => place.to_owned(),
     }
 }
 
@@ -206,13 +221,14 @@ fn section(page: &mut String, part: &Part) {
     }
 }
 
-const LABEL: usize = 190;
+const LABEL: usize = 230;
 const CELL: usize = 150;
 const ROW: usize = 26;
 
-/// Steps down, faults across; each field is divided like its endings.
+/// Steps down, in the order of the cells, faults across; each field is divided like its endings.
 fn matrix(page: &mut String, part: &Part) {
-    let steps: BTreeSet<&str> = part.cells.iter().map(|cell| &*cell.step).collect();
+    let mut steps: Vec<&str> = part.cells.iter().map(|cell| &*cell.step).collect();
+    steps.dedup();
     let faults: BTreeSet<&str> = part.cells.iter().map(|cell| &*cell.fault).collect();
     let (width, height) = (LABEL + CELL * faults.len(), ROW * (steps.len() + 1));
     let _ = write!(page, "<svg width={width} height={height} role=img>");

@@ -66,6 +66,8 @@ pub struct Walk {
     pub left_out: u64,
     /// What was met in which kind of step, after which kind of crash.
     pub cells: BTreeMap<(String, Cut), Tally>,
+    /// These steps, in the order in which they were first met.
+    pub steps: Vec<String>,
     /// The runs that took longest, with the way to them.
     pub slowest: Vec<(Duration, String)>,
 }
@@ -76,6 +78,9 @@ const SLOWEST: usize = 5;
 impl Walk {
     /// Notes what was met.
     pub fn add(&mut self, step: &str, cut: Cut, met: Tally) {
+        if !self.steps.iter().any(|known| known == step) {
+            self.steps.push(step.to_owned());
+        }
         let tally = self.cells.entry((step.to_owned(), cut)).or_default();
         (tally.old, tally.new) = (tally.old + met.old, tally.new + met.new);
         tally.refused += met.refused;
