@@ -80,6 +80,29 @@ fn rebuild_that_takes_long_is_joined_by_another() {
     content.assert_equals(&Content::of(&arena.palace()), "one of them acted");
 }
 
+/// I16: between the opening of a lock file and the lock, the file may be exchanged; a lock on a file that nobody finds
+/// any more guards nothing.
+#[test]
+fn lock_is_held_on_a_file_that_has_no_name_any_more() {
+    if !Strace::is_here("a lock file that is exchanged") {
+        return;
+    }
+    let arena = Arena::new("1.5.9");
+    arena.run(&REBUILD).expect(0);
+    let (lock, other) = (arena.keep().join("lock"), arena.root().join("other"));
+    std::fs::write(&other, b"").expect("there is room");
+    let slowly = Injection::DelayFrom(Point { call: "flock".into(), nth: 1 }, 1_500_000);
+    let landed = std::thread::scope(|scope| {
+        let keeper = scope.spawn(|| Strace(&arena).inject(&REBUILD, &[slowly]));
+        std::thread::sleep(Duration::from_millis(700));
+        std::fs::rename(&other, &lock).expect("it is ours");
+        keeper.join().expect("it ends")
+    });
+    assert_eq!(landed.run.code, Some(0), "{landed:#?}");
+    let locks = landed.log.lines().filter(|line| line.contains("flock(") && line.contains("/lock>")).count();
+    assert_eq!(locks, 2, "the file that has the name now is locked as well: {landed:#?}");
+}
+
 /// An operation that was killed at the first call of this name whose line holds this text.
 fn cut_short(ground: &Ground, calls: &[Call], call: &str, part: &str) -> (Arena, Point) {
     let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");

@@ -107,6 +107,26 @@ fn on_both_disks(test: impl Fn(&dyn Disk, &Path)) {
     test(&RealDisk::new(), directory.path());
 }
 
+/// I6: a clock ticks seldom, and anybody can set a file's time; SQLite counts its changes in the head of the file.
+#[test]
+fn change_that_the_clock_does_not_show_is_not_noticed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (disk, path) = (RealDisk::new(), directory.path().join("db"));
+    disk.create(&path, &[7; 9000]).expect("there is room");
+    let print = || Fingerprint::of(&disk, &path).expect("the disk is sound").expect("it is there");
+    let before = print();
+    let change = |byte: u8| {
+        let file = std::fs::File::options().write(true).open(&path).expect("it is there");
+        let time = file.metadata().and_then(|metadata| metadata.modified()).expect("it has one");
+        std::os::unix::fs::FileExt::write_all_at(&file, &[byte], 27).expect("there is room");
+        file.set_modified(time).expect("it is ours");
+    };
+    change(8);
+    assert_ne!(before, print(), "one byte of the head is another");
+    change(7);
+    assert_eq!(before, print(), "nothing but that byte was another");
+}
+
 /// I4: a second time does no harm, though it may be an error.
 #[test]
 fn step_done_twice_and_undone_twice_is_as_done_once() {
