@@ -82,6 +82,21 @@ fn directory_that_is_not_empty_is_not_removed() {
     assert!(!full.exists());
 }
 
+/// I17: whatever a link leads to belongs to somebody else.
+#[test]
+fn link_is_removed_with_what_it_leads_to() {
+    let (disk, directory) = (RealDisk::new(), directory());
+    let (theirs, ours) = (directory.path().join("theirs"), directory.path().join("ours"));
+    for made in [&theirs, &ours] {
+        disk.create_dir(made).expect("there is room");
+    }
+    disk.create(&theirs.join("f"), b"not yours").expect("there is room");
+    std::os::unix::fs::symlink(&theirs, ours.join("link")).expect("there is room");
+    remove_tree(&disk, &ours).expect("that is what it is for");
+    assert!(!ours.exists());
+    assert_eq!(disk.read(&theirs.join("f"), 0, 99).expect("it is there"), b"not yours");
+}
+
 /// I16, within one machine: the lock is the kernel's, and goes with its owner.
 #[test]
 fn second_lock_is_not_given_while_the_first_lives() {

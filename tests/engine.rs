@@ -3,7 +3,7 @@
 mod support;
 
 use palacekeeper::disk::{Disk, remove_tree};
-use palacekeeper::engine::{Begin, Contents, Enclosure, Error, Mark, Operation, Outcome, Watch};
+use palacekeeper::engine::{Begin, Contents, Direction, Enclosure, Error, Mark, Operation, Outcome, Watch};
 use palacekeeper::journal::Tail;
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -122,6 +122,44 @@ fn fail_at(explorer: &Explorer<Planned<Furnish>>, event: u32, fault: Fault) {
         }
         assert_eq!(disk.crash(Fate::POWER_CUT).image(PALACE), *expected, "{why}, then {fate:?}");
     }
+}
+
+/// Fills the disk to the last byte as soon as a step is reached.
+struct Fills<'d>(&'d MemoryDisk, usize);
+
+impl Watch for Fills<'_> {
+    fn step(&mut self, _: Direction, index: usize, _: &dyn std::fmt::Display) {
+        if index == self.1 {
+            let held = u64::MAX - self.0.space(Path::new("/")).expect("the disk is sound");
+            self.0.limit(held);
+        }
+    }
+}
+
+/// I4: whoever goes back has to be able to say so, also where nobody can write any more.
+#[test]
+fn full_disk_keeps_an_operation_from_going_back() {
+    let mut failed = 0;
+    for index in 0.. {
+        let disk = Furnish.disk();
+        let plan = Furnish.plan(&disk);
+        if index >= plan.pivot as usize {
+            break;
+        }
+        let old = disk.image(PALACE);
+        let mut operation = begin(&disk, &plan).expect("there is room");
+        if operation.run(&mut Furnish.world(&disk, &plan), &mut Fills(&disk, index)).is_ok() {
+            continue;
+        }
+        failed += 1;
+        let disk = disk.share();
+        let (mut operation, _) = Operation::<Toy>::open(&disk, Path::new(FOLDER)).expect("its journal is readable");
+        let back = operation.abort("the disk is full", &mut Furnish.world(&disk, &plan), &mut ());
+        assert_eq!(back.expect("there is a reserve"), Outcome::RolledBack, "full at step {index}");
+        assert_eq!(disk.image(PALACE), old, "full at step {index}");
+        assert!(!disk.image("/keep").contains_key(&Path::new(FOLDER).join("reserve")), "its reserve stays for ever");
+    }
+    assert!(failed > 2, "the disk was never full: {failed}");
 }
 
 /// Also where the disk is full for good: the room comes back only with the next process.

@@ -194,6 +194,33 @@ impl Machine {
     }
 }
 
+/// I13: wherever a sweep is cut short, a folder is there, whole, or it is not.
+#[test]
+fn sweep_that_is_cut_short_leaves_half_a_folder() {
+    let mut machine = Machine::new();
+    for _ in 0..2 {
+        machine.act(&[], &rebuild);
+    }
+    machine.disk.settle();
+    let folder = Path::new(KEEP).join("0001-rebuild");
+    let whole = machine.disk.image(folder.to_str().expect("text"));
+    let disk = machine.disk.with_history();
+    vfs::on(&disk, || sweep(&disk, 1)).expect("nothing disturbs it");
+    let (mut gone, mut there) = (0, 0);
+    for (event, moment) in disk.history().iter().enumerate() {
+        for fate in moment.fates(&[1, 2]) {
+            let left = moment.crash(fate);
+            let found = left.image(folder.to_str().expect("text"));
+            assert!(found.is_empty() || found == whole, "event {event}, {fate:?}: half of it is there");
+            *if found.is_empty() { &mut gone } else { &mut there } += 1;
+            vfs::on(&left, || sweep(&left, 1)).unwrap_or_else(|error| panic!("event {event}, {fate:?}: {error}"));
+            let names = left.list(Path::new(KEEP)).expect("the disk is sound");
+            assert_eq!(names, ["0002-rebuild", "lock"], "event {event}, {fate:?}");
+        }
+    }
+    assert!(gone > 0 && there > 0, "{gone} gone, {there} there");
+}
+
 /// The lines of a palace in order, without the first and the last: the last has a hash of the others.
 fn lines(disk: &MemoryDisk) -> Vec<u8> {
     let text = vfs::on(disk, || export(disk)).expect("a palace in order can be read");

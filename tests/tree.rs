@@ -157,6 +157,37 @@ fn step_done_twice_and_undone_twice_is_as_done_once() {
     });
 }
 
+/// I5: a step that is said to be done, or undone, has to be so after a power cut.
+#[test]
+fn effect_of_a_step_is_lost_in_a_power_cut() {
+    let fates = [Fate::POWER_CUT, Fate(0x9e37_79b9_7f4a_7c15), Fate(12_345_678_901)];
+    let disk = MemoryDisk::new(&[]);
+    let house = House::build(&disk, Path::new("/"));
+    disk.settle();
+    let (pivot, all) = (6, house.steps());
+    for (index, (step, can_be_undone, spots)) in all.iter().enumerate() {
+        let stands = |disk: &MemoryDisk| {
+            let house = House { roots: roots(disk) };
+            spots.iter().map(|spot| house.look(spot)).collect::<Vec<_>>()
+        };
+        let assert_durable = |what: &str, wanted: &[Option<String>]| {
+            for fate in fates {
+                assert_eq!(stands(&disk.crash(fate)), wanted, "{step} was {what}, and then came {fate:?}");
+            }
+        };
+        let before = stands(&disk);
+        house.apply(step);
+        assert_durable("done", &stands(&disk));
+        if *can_be_undone {
+            step.revert(&house.roots).expect("it can be undone");
+            assert_durable("undone", &before);
+        }
+        if index + 1 < pivot {
+            house.apply(step); // the replaced file needs its second name, and the others do no harm
+        }
+    }
+}
+
 #[test]
 fn sync_of_a_file_makes_it_durable_and_leaves_no_trace() {
     let disk = MemoryDisk::new(&[]);

@@ -60,10 +60,11 @@ fn house(mask: u32, journal: &[u8]) -> MemoryDisk {
         disk.create(Path::new(path), b"a stranger's").expect("the disk is sound");
     }
     for (_, path) in (0..).zip(PLACES).filter(|(bit, _)| mask >> bit & 1 == 1) {
-        // What lies in a directory that is not there is not there either.
+        // What lies in a directory that is not there is not there either; and a failure is the last act of a handle.
+        let hand = disk.share();
         let _ = match path.strip_suffix('/') {
-            Some(directory) => disk.create_dir(Path::new(directory)),
-            None => disk.create(Path::new(path), path.as_bytes()),
+            Some(directory) => hand.create_dir(Path::new(directory)),
+            None => hand.create(Path::new(path), path.as_bytes()),
         };
     }
     disk.create(&Path::new(FOLDER).join("journal"), journal).expect("the disk is sound");

@@ -195,7 +195,7 @@ impl State {
     /// Writes somewhere. The event lies between the first half and the whole.
     pub(super) fn write_at(&mut self, node: Node, at: usize, bytes: &[u8]) -> io::Result<()> {
         let end = (at + bytes.len()).saturating_sub(self.nodes[&node][SEEN].bytes.len());
-        if self.used() + end as u64 > self.room {
+        if self.room < u64::MAX && self.used() + end as u64 > self.room {
             return Err(ErrorKind::StorageFull.into());
         }
         self.made += 1;
@@ -208,9 +208,10 @@ impl State {
         Ok(())
     }
 
-    /// Bytes that all files together have, as programs see them.
+    /// Bytes that all files together have, as programs see them: whatever has lost its last name takes no room.
     pub(super) fn used(&self) -> u64 {
-        self.nodes.values().map(|node| node[SEEN].bytes.len() as u64).sum()
+        let named: BTreeSet<&Node> = self.names[SEEN].values().collect();
+        named.into_iter().map(|node| self.nodes[node][SEEN].bytes.len() as u64).sum()
     }
 
     pub(super) fn rename(&mut self, source: &Path, target: Key) -> io::Result<()> {
