@@ -1,43 +1,37 @@
-//! Power cuts under a real file system: the real program works on ext4, every block that reaches the disk is recorded,
-//! and the disk is made again as a power cut would have left it, before, between and after the flushes. ext4 replays
-//! its own journal, and then palacekeeper its own.
+//! Power cuts under a real file system: the real program works on it, every block that reaches the disk is recorded,
+//! and the disk is made again as a power cut would have left it, before, between and after the flushes. The file system
+//! replays its own journal, and then palacekeeper its own.
 
 mod support;
 
 use std::time::Instant;
 use support::explore::Tally;
-use support::palace::{Arena, Ending, Ground, Indexes, Mount, REBUILD, Random, sample, say};
-use support::power::{self, Image, Record};
+use support::palace::{Arena, Ending, Ground, Indexes, REBUILD, Random, sample, say};
+use support::power::{self, EXT4, FileSystem, Image, Record, XFS};
 use support::report::Part;
 
 /// Where the file system is mounted in an arena, and the palace on it.
 const DISK: &str = "disk";
 const PALACE: &str = "disk/palace";
-/// Images of each operation, where not all are made.
-const IMAGES: usize = 40;
 
 /// Runs a command on a palace that lies on a recorded disk.
-fn record(ground: &Ground, arguments: &[&str]) -> (Arena, Record) {
+fn record(file_system: &FileSystem, ground: &Ground, arguments: &[&str]) -> (Arena, Record) {
     let arena = Arena::empty().with_palace_in(PALACE);
     let (disk, source) = (arena.root().join(DISK), ground.fork());
     std::fs::create_dir(&disk).expect("a directory");
-    let contents = source.root().join("contents");
-    std::fs::create_dir(&contents).expect("a directory");
-    std::fs::rename(source.palace(), contents.join("palace")).expect("one file system");
     let image = power::image_in(source.root());
-    power::format(&image, &contents);
-    let record = power::record(&image, &disk, || {
+    power::format(file_system, &image, &source.palace());
+    let record = power::record(file_system, &image, &disk, || {
         arena.run(arguments).expect(0);
     });
     (arena, record)
 }
 
 /// Makes an image, lets the next process recover, and says which palace it finds.
-fn recover(ground: &Ground, arena: &Arena, record: &Record, image: &Image) -> Ending {
+fn recover(file_system: &FileSystem, ground: &Ground, (arena, record): (&Arena, &Record), image: &Image) -> Ending {
     let file = power::image_in(arena.root());
     record.restore(image, &file);
-    let path = file.to_str().expect("a path of a test is text");
-    let mount = Mount::over(&arena.root().join(DISK), &["-o", "loop", path], "an image").expect("ext4 mends itself");
+    let mount = power::mount(file_system, &file, &arena.root().join(DISK));
     ground.assert_complete(arena);
     let ending = ground.assert_recovers(arena);
     drop(mount);
@@ -45,27 +39,28 @@ fn recover(ground: &Ground, arena: &Arena, record: &Record, image: &Image) -> En
     ending
 }
 
-fn cut(what: &str, ground: &Ground, arguments: &[&str]) {
-    if !power::is_here(what) {
+fn cut(what: &str, file_system: &FileSystem, ground: &Ground, arguments: &[&str]) {
+    let what = &format!("{what} on {}", file_system.name);
+    if !power::is_here(what, file_system) {
         return;
     }
     let mut random = Random::seeded();
-    let (arena, record) = record(ground, arguments);
+    let (arena, record) = record(file_system, ground, arguments);
     let (began, all) = (Instant::now(), record.images(&mut random));
-    let images = sample(&all, IMAGES, &mut random);
+    let images = sample(&all, file_system.images, &mut random);
     let (mut old, mut new) = (0, 0);
     for image in &images {
-        match recover(ground, &arena, &record, image) {
+        match recover(file_system, ground, (&arena, &record), image) {
             Ending::Old => old += 1,
             Ending::New => new += 1,
         }
     }
-    let acknowledged = recover(ground, &arena, &record, &record.flushed());
+    let acknowledged = recover(file_system, ground, (&arena, &record), &record.flushed());
     assert_eq!(acknowledged, Ending::New, "{what}: it had said that it was done, and a power cut took it back");
     let writes: usize = record.epochs.iter().map(Vec::len).sum();
     let each = began.elapsed().as_millis() / (images.len() as u128 + 1);
     say(&format!(
-        "{what} on ext4: {writes} writes, {} flushes; {} of {} images, {old} ended old and {new} new, {each} ms each",
+        "{what}: {writes} writes, {} flushes; {} of {} images, {old} ended old and {new} new, {each} ms each",
         record.epochs.len() - 1,
         images.len(),
         all.len()
@@ -80,22 +75,30 @@ fn cut(what: &str, ground: &Ground, arguments: &[&str]) {
 /// I8, I9, I11, on a disk that forgets what it was not asked to keep.
 #[test]
 fn power_cut_in_a_rebuild_leaves_the_old_palace_or_the_new() {
-    cut("a power cut in a rebuild", &Ground::new(Arena::new("1.5.9"), Indexes::Copied), &REBUILD);
+    for file_system in [&EXT4, &XFS] {
+        cut("a power cut in a rebuild", file_system, &Ground::new(Arena::new("1.5.9"), Indexes::Copied), &REBUILD);
+    }
 }
 
 #[test]
 fn power_cut_in_a_migration_leaves_the_old_palace_or_the_new() {
     let migrate = ["migrate", "--to", "chroma-1.5", "--yes"];
-    cut("a power cut in a migration", &Ground::new(Arena::new("0.6.3"), Indexes::Migrated), &migrate);
+    for file_system in [&EXT4, &XFS] {
+        let ground = Ground::new(Arena::new("0.6.3"), Indexes::Migrated);
+        cut("a power cut in a migration", file_system, &ground, &migrate);
+    }
 }
 
 /// A disk that lies about flushes loses what was acknowledged, and that is noticed: else these tests prove nothing.
 #[test]
 fn disk_that_forgets_its_flushes_is_noticed() {
-    if !power::is_here("a disk that lies") {
-        return;
+    for file_system in [&EXT4, &XFS] {
+        if !power::is_here("a disk that lies", file_system) {
+            continue;
+        }
+        let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
+        let (arena, record) = record(file_system, &ground, &REBUILD);
+        let ending = recover(file_system, &ground, (&arena, &record), &record.forgotten());
+        assert_eq!(ending, Ending::Old, "what was never flushed is there");
     }
-    let ground = Ground::new(Arena::new("1.5.9"), Indexes::Copied);
-    let (arena, record) = record(&ground, &REBUILD);
-    assert_eq!(recover(&ground, &arena, &record, &record.forgotten()), Ending::Old, "what was never flushed is there");
 }

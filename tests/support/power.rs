@@ -1,18 +1,41 @@
 //! A disk whose every write and flush is recorded, under a real file system.
 //!
 //! `qemu-storage-daemon` shows an image as one file over FUSE and writes what reaches it to a log, in the format of
-//! Linux's dm-log-writes; a loop device makes a disk of the file, and ext4 is mounted on that. Afterwards the image can
-//! be made as it was at any moment, with any of the writes that no flush had asked for yet.
+//! Linux's dm-log-writes; a loop device makes a disk of the file, and a file system is mounted on that. Afterwards the
+//! image can be made as it was at any moment, with any of the writes that no flush had asked for yet.
 
-use super::palace::{Mount, Random, has, is_root, skip};
-use std::fs;
+use super::palace::{Mount, Random, copy_tree, has, is_root, say, skip};
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Room for a small palace, its backup, the new one, and what a plan asks for to be on the safe side.
-const IMAGE_BYTES: u64 = 64 << 20;
+/// A file system that a palace is put on.
+pub struct FileSystem {
+    pub name: &'static str,
+    /// Room for a small palace, its backup, the new one, and what a plan asks for to be on the safe side; or the least
+    /// that the file system takes.
+    image_bytes: u64,
+    /// Images of each operation, where not all are made.
+    pub images: usize,
+    /// Options of its `mkfs`.
+    format: &'static [&'static str],
+    /// Options of its mount. One that was cut off may not be quite gone when the next image of it is mounted.
+    mount: &'static str,
+}
+
+pub const EXT4: FileSystem =
+    FileSystem { name: "ext4", image_bytes: 64 << 20, images: 40, format: &["-q", "-F"], mount: "rw" };
+pub const XFS: FileSystem =
+    FileSystem { name: "xfs", image_bytes: 320 << 20, images: 16, format: &["-q", "-f"], mount: "nouuid" };
+
+/// Room for what is written; the file is sparse.
+const LOG_BYTES: u64 = 2 << 30;
 const SECTOR: usize = 512;
+/// Images are kept without their parts of this size that are all zero.
+const PART: usize = 64 << 10;
 /// Flags of an entry of the log, and its length in the log.
 const FLUSH: u64 = 1;
 const FUA: u64 = 2;
@@ -23,13 +46,15 @@ type Epoch = Vec<Write>;
 
 /// One write: where, and what.
 pub struct Write {
-    at: usize,
+    at: u64,
     bytes: Vec<u8>,
 }
 
 /// All that happened to a disk.
 pub struct Record {
-    base: Vec<u8>,
+    image_bytes: u64,
+    /// What was on it before, where that was not zero.
+    base: Vec<(u64, Vec<u8>)>,
     pub epochs: Vec<Epoch>,
 }
 
@@ -40,14 +65,22 @@ pub struct Image {
     pub survivors: Vec<bool>,
 }
 
-/// Whether all of this can be done here; says SKIPPED where not.
-pub fn is_here(what: &str) -> bool {
-    let programs = ["qemu-storage-daemon", "mkfs.ext4", "losetup", "mount"];
-    let is_here = is_root() && Path::new("/dev/fuse").exists() && programs.iter().all(|program| has(program));
-    if !is_here {
-        skip(&format!("{what}: it needs root, FUSE, loop devices, {}", programs.join(", ")));
+/// Whether all of this can be done here; says SKIPPED where not. What a machine does not have cannot be installed, so
+/// that is no failure under `CI=true` either.
+pub fn is_here(what: &str, file_system: &FileSystem) -> bool {
+    let mkfs = format!("mkfs.{}", file_system.name);
+    let programs = ["qemu-storage-daemon", &mkfs, "losetup", "mount"];
+    if !programs.iter().all(|program| has(program)) {
+        skip(&format!("{what}: it needs {}", programs.join(", ")));
+        return false;
     }
-    is_here
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let is_able = is_root() && ["/dev/fuse", "/dev/loop-control"].iter().all(|device| Path::new(device).exists());
+    if !is_able || !known.split_whitespace().any(|name| name == file_system.name) {
+        say(&format!("SKIPPED: {what}: it needs root, FUSE, loop devices, and a kernel with {}", file_system.name));
+        return false;
+    }
+    true
 }
 
 /// A disk that is being recorded; taken apart when it is dropped.
@@ -79,20 +112,30 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path of a test is text")
 }
 
-/// An ext4 file system in a file, with a copy of a directory in it.
-pub fn format(image: &Path, contents: &Path) {
-    fs::File::create(image).and_then(|file| file.set_len(IMAGE_BYTES)).expect("there is room");
-    run("mkfs.ext4", &["-q", "-F", "-d", text(contents), text(image)]);
+/// Makes a file system in a file, with a copy of a palace in it.
+pub fn format(file_system: &FileSystem, image: &Path, palace: &Path) {
+    File::create(image).and_then(|file| file.set_len(file_system.image_bytes)).expect("there is room");
+    run(&format!("mkfs.{}", file_system.name), &[file_system.format, &[text(image)]].concat());
+    let directory = tempfile::tempdir_in(image.parent().expect("it has one")).expect("a directory");
+    let mount = mount(file_system, image, directory.path());
+    copy_tree(palace, &mount.path().join("palace"));
+    run("sync", &["--file-system", text(mount.path())]);
+}
+
+/// Mounts the file system of an image.
+pub fn mount(file_system: &FileSystem, image: &Path, at: &Path) -> Mount {
+    let options = ["-o", &format!("loop,{}", file_system.mount), text(image)];
+    Mount::over(at, &options, "an image").expect("a file system mends itself")
 }
 
 /// Mounts the file system of an image over `mount`, lets `act` work there, and records what reaches the disk. The power
 /// goes as soon as `act` returns.
-pub fn record(image: &Path, mount: &Path, act: impl FnOnce()) -> Record {
-    let base = fs::read(image).expect("it was made");
+pub fn record(file_system: &FileSystem, image: &Path, mount: &Path, act: impl FnOnce()) -> Record {
+    let (image_bytes, base) = (file_system.image_bytes, parts(image));
     let directory = tempfile::tempdir_in(image.parent().expect("it has one")).expect("a directory");
     let (disk, log) = (directory.path().join("disk"), directory.path().join("log"));
     fs::write(&disk, b"").expect("there is room");
-    fs::File::create(&log).and_then(|file| file.set_len(8 * IMAGE_BYTES)).expect("there is room");
+    File::create(&log).and_then(|file| file.set_len(LOG_BYTES)).expect("there is room");
     let mut daemon = Command::new("qemu-storage-daemon");
     daemon.args(["--blockdev", &format!("driver=file,node-name=image,filename={}", image.display())]);
     daemon.args(["--blockdev", &format!("driver=file,node-name=log,filename={}", log.display())]);
@@ -101,47 +144,67 @@ pub fn record(image: &Path, mount: &Path, act: impl FnOnce()) -> Record {
     let daemon = daemon.args(["--export", &export]).spawn().expect("it is installed");
     let mut recorder = Recorder { directory, daemon, device: None };
     let began = Instant::now();
-    while fs::metadata(&disk).is_ok_and(|found| found.len() != IMAGE_BYTES) {
+    while fs::metadata(&disk).is_ok_and(|found| found.len() != image_bytes) {
         assert!(began.elapsed() < Duration::from_secs(20), "the disk does not appear");
         std::thread::sleep(Duration::from_millis(10));
     }
     let device = run("losetup", &["--find", "--show", text(&disk)]);
     recorder.device = Some(device.clone());
-    let mounted = Mount::over(mount, &[&device], "a disk that is recorded").expect("a sound file system");
+    let options = ["-o", file_system.mount, &device];
+    let mounted = Mount::over(mount, &options, "a disk that is recorded").expect("a sound file system");
     act();
     // No orderly end: what the file system writes when it is unmounted came after the power had gone.
-    let recorded = fs::read(&log).expect("it was made");
+    let epochs = epochs(BufReader::new(File::open(&log).expect("it was made")));
     drop(mounted);
     drop(recorder);
-    Record { base, epochs: epochs(&recorded) }
+    Record { image_bytes, base, epochs }
+}
+
+/// The parts of a file that are not all zero, and where they are.
+fn parts(file: &Path) -> Vec<(u64, Vec<u8>)> {
+    let mut file = BufReader::new(File::open(file).expect("it was made"));
+    let (mut parts, mut at) = (Vec::new(), 0);
+    loop {
+        let mut part = Vec::new();
+        file.by_ref().take(PART as u64).read_to_end(&mut part).expect("it can be read");
+        let bytes = part.len() as u64;
+        match part.iter().any(|byte| *byte != 0) {
+            true => parts.push((at, part)),
+            false if bytes == 0 => return parts,
+            false => {}
+        }
+        at += bytes;
+    }
 }
 
 /// Takes a log of dm-log-writes apart: a sector that describes it all, then for each entry a sector that describes it,
 /// and its data.
-fn epochs(log: &[u8]) -> Vec<Epoch> {
-    let number = |at: usize| u64::from_le_bytes(log[at..at + 8].try_into().expect("eight bytes"));
-    assert_eq!(number(0), 0x6a_7366_7773_6872, "this is no log of writes");
-    let (mut at, mut epochs, mut open) = (SECTOR, Vec::new(), Epoch::new());
-    while at + SECTOR <= log.len() {
-        let [sector, sectors, flags] = [number(at), number(at + 8), number(at + 16)];
-        if [sectors, flags] == [0, 0] {
-            break;
+fn epochs(mut log: impl Read) -> Vec<Epoch> {
+    let mut sectors = move |count: usize| {
+        let mut bytes = vec![0; count * SECTOR];
+        log.read_exact(&mut bytes).expect("the log ends in zeros");
+        bytes
+    };
+    let number = |sector: &[u8], at: usize| u64::from_le_bytes(sector[at..at + 8].try_into().expect("eight bytes"));
+    assert_eq!(number(&sectors(1), 0), 0x6a_7366_7773_6872, "this is no log of writes");
+    let (mut epochs, mut open) = (Vec::new(), Epoch::new());
+    loop {
+        let entry = sectors(1);
+        let [sector, count, flags] = [0, 8, 16].map(|at| number(&entry, at));
+        if [count, flags] == [0, 0] {
+            epochs.push(open);
+            return epochs;
         }
-        at += SECTOR;
         if flags & FLUSH != 0 {
             epochs.push(std::mem::take(&mut open));
         }
-        if flags & DISCARD == 0 && sectors > 0 {
-            let bytes = sectors as usize * SECTOR;
-            open.push(Write { at: sector as usize * SECTOR, bytes: log[at..at + bytes].to_vec() });
-            at += bytes;
+        if flags & DISCARD == 0 && count > 0 {
+            open.push(Write { at: sector * SECTOR as u64, bytes: sectors(count as usize) });
             if flags & FUA != 0 {
                 epochs.push(std::mem::take(&mut open));
             }
         }
     }
-    epochs.push(open);
-    epochs
 }
 
 impl Record {
@@ -175,13 +238,14 @@ impl Record {
 
     /// Writes an image into a file.
     pub fn restore(&self, image: &Image, path: &Path) {
-        let mut bytes = self.base.clone();
+        let file = File::create(path).expect("there is room");
+        file.set_len(self.image_bytes).expect("it is sparse");
         let whole = self.epochs[..image.epoch].iter().flatten();
         let some = self.epochs[image.epoch].iter().zip(&image.survivors).filter(|(_, survives)| **survives);
-        for write in whole.chain(some.map(|(write, _)| write)) {
-            bytes[write.at..write.at + write.bytes.len()].copy_from_slice(&write.bytes);
+        let writes = whole.chain(some.map(|(write, _)| write)).map(|write| (write.at, &write.bytes));
+        for (at, bytes) in self.base.iter().map(|(at, bytes)| (*at, bytes)).chain(writes) {
+            file.write_all_at(bytes, at).expect("there is room");
         }
-        fs::write(path, bytes).expect("there is room");
     }
 }
 
