@@ -4,7 +4,8 @@
 //! What a crash leaves is chosen by fate: whatever was not synced is kept, dropped, torn or garbled. A failure names
 //! the trace that led to it; `PALACEKEEPER_TRACE=… cargo test --release --test crash NAME` goes there again. By default
 //! a seeded sample is walked, and every moment of the swap; `PALACEKEEPER_FAULTS=all` leaves out no moment and no state
-//! that one crash or two in a row can lead to, and takes hours. The page that `support/report.rs` makes shows what was tried.
+//! that one crash or two in a row can lead to, and takes hours. The page that `support/report.rs` makes shows what was
+//! tried.
 
 mod support;
 
