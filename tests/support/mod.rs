@@ -10,6 +10,7 @@
 pub mod explore;
 pub mod furnish;
 pub mod golden;
+pub mod house;
 pub mod memory;
 pub mod mutants;
 pub mod palace;
