@@ -218,11 +218,7 @@ impl<'v> Graph<'v> {
     /// Whether two elements are at least so far from each other. Mostly their quantized vectors tell.
     fn is_apart(&self, one: u32, other: u32, distance: f32) -> bool {
         let bounds = self.quantized.bounds(self.shape.space, one, other);
-        match () {
-            _ if bounds.are_above(distance) => true,
-            _ if bounds.are_below(distance) => false,
-            _ => self.distance(self.vector(one), other) >= distance,
-        }
+        bounds.are_above(distance) || !bounds.are_below(distance) && self.distance(self.vector(one), other) >= distance
     }
 
     /// The links of an element after others have linked to it.
