@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use support::palace::{
     Allocation, Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, OPEN_ERRORS, OPENS, Point, REBUILD,
     RECOVER, RESUME, Random, Run, Shim, Strace, Sweep, User, accesses_of, calls_of, is_exhaustive, kill, sample, say,
+    segment_directories,
 };
 
 const SIGABRT: i32 = 6;
@@ -313,6 +314,14 @@ fn palace_is_taken_from_its_user_because_nobody_can_look() {
         let landed = Strace(&arena).inject_on(path.as_ref(), &REBUILD, &Injection::ErrorFrom(point, error));
         assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
         assert_eq!(landed.run.code, Some(6), "{error} of {path}: {landed:#?}");
+        arena.run(&["log"]).expect(0).says("No operations on record.");
+    }
+    let segment = segment_directories(&arena.palace()).pop_first().expect("it has indexes");
+    for directory in [arena.palace(), arena.palace().join(segment)] {
+        let point = Point { call: "openat".into(), nth: 1 };
+        let landed = Strace(&arena).inject_on(&directory, &REBUILD, &Injection::Error(point, "EMFILE"));
+        assert!(landed.has_fired(), "the error was not injected: {landed:#?}");
+        assert!(matches!(landed.run.code, Some(1 | 6)), "{}: {landed:#?}", directory.display());
         arena.run(&["log"]).expect(0).says("No operations on record.");
     }
     drop(user);

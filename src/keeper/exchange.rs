@@ -34,7 +34,7 @@ pub struct Export<'d> {
 pub fn export<'d>(disk: &'d dyn Disk, palace: &Path, watch: &mut dyn FnMut()) -> Result<Export<'d>, Error> {
     let palace = resolve(disk, palace)?;
     let kind = Kind::of(disk, &palace)?.ok_or_else(|| chroma::Error::NotAPalace(palace.clone()))?;
-    let before = state(disk, &palace);
+    let before = state(disk, &palace)?;
     let room = temporary(disk);
     let (directory, mut losses, held, mut preparation) = match kind {
         Kind::Chroma => {
@@ -96,7 +96,7 @@ impl Export<'_> {
         let digests = whole.map(|one| (one.collection.name.clone(), one.totals.digest));
         let digests: BTreeMap<_, _> = digests.collect();
         let (palace, before) = (&self.palace, &self.before);
-        let is_unchanged = || state(self.disk, palace) == *before;
+        let is_unchanged = || state(self.disk, palace).is_ok_and(|now| now == *before);
         match lines::write(&self.emitter, &digests, output, &is_unchanged, watch)? {
             Some(summary) => Ok(summary),
             None => Err(Error::ChangedMeanwhile { palace: palace.clone(), database: self.kind.database() }),
@@ -105,14 +105,14 @@ impl Export<'_> {
 }
 
 /// The files of a store, with length and time of change: enough to notice that somebody wrote to one.
-fn state(disk: &dyn Disk, palace: &Path) -> Vec<(PathBuf, u64, i64)> {
-    let known = |path: PathBuf| {
-        let found = disk.stat(&path).ok()??;
-        Some((path, found.length, found.modified_ns))
-    };
-    let mut files: Vec<_> = neighbours::store_paths(disk, palace).into_iter().filter_map(known).collect();
+fn state(disk: &dyn Disk, palace: &Path) -> Result<Vec<(PathBuf, u64, i64)>, Error> {
+    let mut files = Vec::new();
+    for path in neighbours::store_paths(disk, palace)? {
+        let found = disk.stat(&path)?;
+        files.extend(found.map(|found| (path, found.length, found.modified_ns)));
+    }
     files.sort();
-    files
+    Ok(files)
 }
 
 fn desk<'d, 'p>(palace: &'p Path, room: &'p Room<'d>) -> Desk<'d, 'p> {

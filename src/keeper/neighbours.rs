@@ -49,7 +49,7 @@ pub(super) fn lock(disk: &dyn Disk, palace: &Path, keep: &Keep, until: Instant) 
 
 /// Makes sure that nobody has the palace's store open.
 pub(super) fn insist_on_nobody(disk: &dyn Disk, palace: &Path, until: Instant) -> Result<(), Error> {
-    patiently(until, &mut || match disk.find_user_of(&store_files(disk, palace)) {
+    patiently(until, &mut || match disk.find_user_of(&store_files(disk, palace)?) {
         Some(who) => Err(Error::InUse { who }),
         None => Ok(()),
     })
@@ -83,23 +83,26 @@ fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Err
     Ok(Some(locks.join(format!("mine_palace_{hash}.lock"))))
 }
 
-/// The files of a store by what they are rather than by name.
-fn store_files(disk: &dyn Disk, palace: &Path) -> Inodes {
-    let known = |path: PathBuf| disk.stat(&path).ok()?.map(|found| ((found.device, found.node), path));
-    store_paths(disk, palace).into_iter().filter_map(known).collect()
+/// The files of a store by what they are rather than by name. One that is gone by now is nobody's.
+fn store_files(disk: &dyn Disk, palace: &Path) -> Result<Inodes, Error> {
+    let mut files = Inodes::new();
+    for path in store_paths(disk, palace)? {
+        files.extend(disk.stat(&path)?.map(|found| ((found.device, found.node), path)));
+    }
+    Ok(files)
 }
 
 /// The database of a store, of either kind, with its siblings, and all files of all segments.
-pub(super) fn store_paths(disk: &dyn Disk, palace: &Path) -> Vec<PathBuf> {
+pub(super) fn store_paths(disk: &dyn Disk, palace: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut paths = Vec::new();
-    for name in disk.list(palace).unwrap_or_default() {
+    for name in disk.list(palace)? {
         let path = palace.join(&name);
         let is_segment = name.to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok());
         if Kind::ALL.iter().any(|kind| name.as_bytes().starts_with(kind.database().as_bytes())) {
             paths.push(path);
-        } else if is_segment {
-            paths.extend(disk.list(&path).unwrap_or_default().iter().map(|name| path.join(name)));
+        } else if is_segment && is_directory(disk, &path) {
+            paths.extend(disk.list(&path)?.iter().map(|name| path.join(name)));
         }
     }
-    paths
+    Ok(paths)
 }
