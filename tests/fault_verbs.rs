@@ -8,8 +8,8 @@ mod support;
 use std::fs;
 use std::sync::Mutex;
 use support::palace::{
-    Arena, Change, Denial, Ending, Injection, Landed, OPEN_ERRORS, OPENS, Point, READS, RECOVER, Random, Scene, Shim,
-    Strace, Sweep, accesses_of, calls_of, class, fork_with_keep, is_wanted, make_exact, sample, say,
+    Access, Arena, Change, Denial, Ending, Injection, Landed, OPEN_ERRORS, OPENS, Point, READS, RECOVER, Random, Scene,
+    Shim, Strace, Sweep, accesses_of, calls_of, class, fork_with_keep, is_wanted, make_exact, sample, say,
 };
 
 /// What a disk, or whoever owns it, answers.
@@ -143,6 +143,31 @@ fn file_that_cannot_be_opened_costs_any_command_what_is_in_it() {
         });
     }
     sweep.report("files that cannot be opened by every command");
+}
+
+/// Vectors that are only in a segment which was put aside are found by listing the palace: a list that a disk refuses
+/// is not an empty one, whatever consent was given.
+#[test]
+fn directory_that_cannot_be_listed_costs_what_is_in_it() {
+    if !Strace::is_here("directories that cannot be listed") {
+        return;
+    }
+    let aside = class("an index was put aside as drifted, and it was the only one").inflict().arena;
+    let change =
+        Change::new("a repair from a segment that was put aside", aside, &["repair", "--yes", "--accept-loss"]);
+    let is_palace = |open: &Access| ["palace", ""].iter().any(|path| open.is_of(path));
+    let opens = accesses_of(|| fork_with_keep(&change.arena), &OPENS, &change.command());
+    let opens: Vec<_> = opens.into_iter().filter(is_palace).collect();
+    assert!(opens.len() > 3, "nobody lists the palace: {opens:?}");
+    let sweep = Sweep::new("fault_verbs", "directory_that_cannot_be_listed");
+    sweep.share(opens, |open| {
+        sweep.attempt(&[&open.point("EIO")], || {
+            let arena = fork_with_keep(&change.arena);
+            let landed = open.fail(&arena, &change.command(), "EIO", Injection::Error);
+            change.ending_as_it_says(&arena, &landed)
+        });
+    });
+    sweep.report("directories that cannot be listed");
 }
 
 /// Nor is one that a disk refuses to read once, or for ever: that is for a person to know, before anything is built on

@@ -127,8 +127,8 @@ pub trait Disk {
     /// Takes the exclusive lock of a lock file, which is made where there is none, and never deleted: a deleted file
     /// can be locked twice. `None` where another process holds it.
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>>;
-    /// Says which process other than this one has one of some files open, or that this cannot be found out; `None` where
-    /// nobody has, as far as this user may see.
+    /// Says which process other than this one has one of some files open, or that this cannot be found out; `None`
+    /// where nobody has, as far as this user may see.
     fn find_user_of(&self, files: &Inodes) -> Option<String>;
     /// A new file with these contents; an error where something stands there already.
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<()>;

@@ -306,7 +306,7 @@ pub(crate) fn resolve(disk: &dyn Disk, palace: &Path) -> Result<PathBuf, Error> 
     if !has_database(palace) {
         let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
         let copies: Vec<PathBuf> =
-            chroma::copies(disk, &palace).into_iter().filter(|copy| has_database(copy)).collect();
+            chroma::copies(disk, &palace)?.into_iter().filter(|copy| has_database(copy)).collect();
         if !copies.is_empty() {
             return Err(Error::MovedAway { palace, copies });
         }

@@ -241,8 +241,8 @@ pub(super) fn prepare_copy(
 /// Opens the copies that a preparation names.
 fn open_copies<'d>(palace: &Path, room: &Room<'d>, preparation: &Preparation) -> Result<Vec<Source<'d>>, Error> {
     let open = |name: &String| {
-        let copy =
-            spare::copy_named(room.disk, palace, name).ok_or_else(|| Error::Journal(format!("a copy “{name}”")))?;
+        let copy = spare::copy_named(room.disk, palace, name)?;
+        let copy = copy.ok_or_else(|| Error::Journal(format!("a copy “{name}”")))?;
         Source::open(&copy, room, &Preparation::default())
     };
     preparation.adopted.iter().map(open).collect()

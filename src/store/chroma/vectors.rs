@@ -74,8 +74,9 @@ impl Vectors {
             }
         }
         if !vectors.unsound.is_empty() || vectors.lacks_some(source)? {
-            let segment = collection.vector.as_deref().into_iter();
-            for directory in segment.flat_map(|segment| spare::directories(source.disk, source.palace(), segment)) {
+            let segment = collection.vector.as_deref();
+            let directories = segment.map(|segment| spare::directories(source.disk, source.palace(), segment));
+            for directory in directories.transpose()?.unwrap_or_default() {
                 vectors.spares.push(Spare { copy: None, vectors: Vectors::of(source, collection, Some(directory))? });
             }
         }

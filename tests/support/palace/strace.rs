@@ -195,6 +195,11 @@ impl Access {
         landed
     }
 
+    /// Whether it is one to this path below the arena.
+    pub(crate) fn is_of(&self, path: &str) -> bool {
+        self.path == Path::new(path)
+    }
+
     /// A name that can be replayed, with the error a part of it.
     pub(crate) fn point(&self, error: &str) -> Point {
         let path = self.path.to_string_lossy().replace('/', ",");

@@ -13,11 +13,11 @@ pub(super) fn check(source: &Source, room: &Room) -> Result<Vec<Finding>, Error>
     let nameless = nameless(source).during(&source.database, "reading its segments")?;
     let orphan = |name: String| Finding::new(Code::SegmentOrphan, name, "no row of segments names it");
     let mut findings: Vec<Finding> = nameless.into_iter().map(orphan).collect();
-    for directory in spare::quarantined(source.disk, &source.directory) {
+    for directory in spare::quarantined(source.disk, &source.directory)? {
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         findings.push(Finding::new(Code::SegmentQuarantined, name, directory.display().to_string()));
     }
-    findings.extend(spare::copies(source.disk, &source.directory).iter().map(|copy| compared(source, copy, room)));
+    findings.extend(spare::copies(source.disk, &source.directory)?.iter().map(|copy| compared(source, copy, room)));
     Ok(findings)
 }
 
