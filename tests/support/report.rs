@@ -230,7 +230,8 @@ fn matrix(page: &mut String, part: &Part) {
     let mut steps: Vec<&str> = part.cells.iter().map(|cell| &*cell.step).collect();
     steps.dedup();
     let faults: BTreeSet<&str> = part.cells.iter().map(|cell| &*cell.fault).collect();
-    let (width, height) = (LABEL + CELL * faults.len(), ROW * (steps.len() + 1));
+    // The heading of the last column may be longer than the column.
+    let (width, height) = (2 * LABEL + CELL * faults.len(), ROW * (steps.len() + 1));
     let _ = write!(page, "<svg width={width} height={height} role=img>");
     for (column, fault) in faults.iter().enumerate() {
         let _ = write!(page, "<text x={} y=16>{}</text>", LABEL + column * CELL, escape(fault));
