@@ -75,10 +75,11 @@ fn renew(root: &Path, copy: &Path) -> Result<(), Box<dyn Error>> {
 
 fn try_out(mutant: &Mutant, copy: &Path) -> Result<Fate, Box<dyn Error>> {
     for test in &mutant.tests {
-        if !cargo(copy, &["--no-run", "--test", test])?.is_some_and(|passed| passed) {
+        let (program, module) = test.split_once('/').unwrap_or((test, ""));
+        if !cargo(copy, &["--no-run", "--test", program])?.is_some_and(|passed| passed) {
             return Ok(Fate::Unviable);
         }
-        match cargo(copy, &["--test", test])? {
+        match cargo(copy, &["--test", program, module])? {
             Some(true) => {}
             Some(false) => return Ok(Fate::Caught(test.clone())),
             None => return Ok(Fate::Caught(format!("{test}, which hangs"))),

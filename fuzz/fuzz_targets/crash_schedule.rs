@@ -2,8 +2,8 @@
 //!
 //! Ten bytes are a crash: what is done about the one before (recover, resume, abort; the first crash is of the run
 //! itself), at which of its events it strikes (two bytes), and what becomes of what was not synced (seven bytes, or
-//! nothing is lost where the first byte is odd). The walks of `tests/engine.rs` reach the same states in order; here a
-//! fuzzer looks for the long chains that they leave out.
+//! nothing is lost where the first byte is odd). The walks of `tests/engine/every_crash.rs` reach the same states in
+//! order; here a fuzzer looks for the long chains that they leave out.
 
 #![no_main]
 

@@ -8,7 +8,7 @@ pub struct Mutant {
     /// The invariant it breaks, and how.
     pub breaks: String,
     pub file: String,
-    /// Test programs, the fastest first.
+    /// Files below `tests`, without their ending, the fastest first.
     pub tests: Vec<String>,
     pub before: String,
     pub after: String,

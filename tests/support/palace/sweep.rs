@@ -29,9 +29,9 @@ pub(crate) struct Sweep {
 const NO_PANIC: &str = "nobody panics while holding it";
 
 impl Sweep {
-    /// A sweep of a test in a test program.
-    pub(crate) fn new(program: &str, test: &str) -> Sweep {
-        let replay = format!("cargo test --test {program} {test}");
+    /// A sweep of a test, in a module of this test program.
+    pub(crate) fn new(module: &str, test: &str) -> Sweep {
+        let replay = format!("cargo test --test {} {module}::{test}", env!("CARGO_CRATE_NAME"));
         Sweep { replay, began: Instant::now(), endings: Mutex::default(), failures: Mutex::default() }
     }
 
