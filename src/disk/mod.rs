@@ -157,6 +157,10 @@ pub trait Disk {
     fn sync(&self, path: &Path) -> Result<()>;
     /// Makes durable whatever the page cache still holds of the file system of `directory`, whoever wrote it.
     fn sync_all(&self, directory: &Path) -> Result<()>;
+    /// Evicts a file from the page cache, so that what is read of it is what the medium holds: a sync that failed may
+    /// have left there what no sync will ever write. What is not synced stays; so does all of it where the kernel does
+    /// not take the advice (SPEC.md, "Limits"), and nothing is evicted of a file that this user may not read.
+    fn evict(&self, path: &Path) -> Result<()>;
     /// The mount that a path lies in, where the kernel says: two mounts of one file system cannot be renamed between.
     fn mount(&self, path: &Path) -> Option<u64>;
     /// Insists that this user may make things in `directory`.
@@ -189,6 +193,15 @@ pub fn is_directory(disk: &dyn Disk, path: &Path) -> bool {
 /// On a path without a parent: no step ever acts on the root of the file system.
 pub fn parent(path: &Path) -> &Path {
     path.parent().expect("every path the engine acts on lies inside a palace or a keep")
+}
+
+/// Evicts every file at or below `path` from the page cache.
+pub fn evict_tree(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk.stat(path)?.map(|stat| stat.kind) {
+        Some(Kind::File) => disk.evict(path),
+        Some(Kind::Directory) => disk.list(path)?.iter().try_for_each(|name| evict_tree(disk, &path.join(name))),
+        Some(Kind::Other) | None => Ok(()),
+    }
 }
 
 /// Removes `path` and all below it, deepest first; a path that is not there is no error.

@@ -160,6 +160,13 @@ impl Disk for RealDisk {
         })
     }
 
+    fn evict(&self, path: &Path) -> Result<()> {
+        match open(path).and_then(|file| evict(&file)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            evicted => evicted.map_err(|source| Error::new("read anew", path, source)),
+        }
+    }
+
     fn mount(&self, path: &Path) -> Option<u64> {
         let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID);
         found.ok().map(|found| found.stx_mnt_id)
@@ -214,6 +221,17 @@ fn sync(file: &File) -> io::Result<()> {
 #[cfg(not(target_vendor = "apple"))]
 fn sync(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fsync(file)?)
+}
+
+#[cfg(target_os = "linux")]
+fn evict(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+}
+
+/// What elsewhere a page cache does after a failed sync, and with such advice, is not known here.
+#[cfg(not(target_os = "linux"))]
+fn evict(_: &File) -> io::Result<()> {
+    Ok(())
 }
 
 fn stat(metadata: &fs::Metadata) -> Stat {

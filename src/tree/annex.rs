@@ -5,7 +5,7 @@
 //! on the way to it is followed.
 
 use super::{Error, Roots};
-use crate::disk::{self, Disk, Kind, remove_tree};
+use crate::disk::{self, Disk, Kind, evict_tree, remove_tree};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -142,13 +142,17 @@ impl Annex {
         Ok(disk.sync(self.directory())?)
     }
 
-    /// Makes durable whatever a killed process left in the page cache of its file system (invariant I5), also that the
-    /// annex is gone.
+    /// Makes durable whatever a killed process left in the page cache of its file system, also that the annex is gone,
+    /// and has what is in it read from the medium (invariant I5).
     pub(super) fn settle(&self, roots: &Roots) -> Result<(), Error> {
-        match self.look(roots)? {
-            State::Foreign => Ok(()),
-            State::Absent if !self.is_reached(roots.disk)? => Ok(()),
-            _ => Ok(roots.disk.sync_all(self.directory())?),
+        let state = self.look(roots)?;
+        if state == State::Foreign || state == State::Absent && !self.is_reached(roots.disk)? {
+            return Ok(());
+        }
+        roots.disk.sync_all(self.directory())?;
+        match state {
+            State::Ours => Ok(evict_tree(roots.disk, &self.path()?)?),
+            _ => Ok(()),
         }
     }
 

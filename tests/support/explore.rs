@@ -37,6 +37,8 @@ pub struct Explorer<C: Course> {
     seen_moments: HashSet<u64>,
     /// States that nobody has left yet.
     queue: Vec<State>,
+    /// Moments at which the power goes after a fault, while the next process is at work; the rest is left out.
+    pub moments_max: usize,
     pub walk: Walk,
 }
 
@@ -57,8 +59,18 @@ impl<C: Course> Explorer<C> {
         let new_disk = disk.crash(Fate::POWER_CUT);
         let new = new_disk.image(PALACE);
         assert_same(&new, &disk.image(PALACE), "what the steps did was not durable when they returned");
-        let (seen, seen_moments) = (HashSet::new(), HashSet::new());
-        Explorer { course, era, old, new, new_disk, seen, seen_moments, queue: Vec::new(), walk: Walk::default() }
+        Explorer {
+            course,
+            era,
+            old,
+            new,
+            new_disk,
+            seen: HashSet::new(),
+            seen_moments: HashSet::new(),
+            queue: Vec::new(),
+            moments_max: 3,
+            walk: Walk::default(),
+        }
     }
 
     /// Walks from the undisturbed run to every state that this many crashes in a row can lead to.
@@ -160,7 +172,7 @@ impl<C: Course> Explorer<C> {
 
     /// Events of the undisturbed run.
     pub fn events(&self) -> u32 {
-        let disk = self.course.disk();
+        let disk = self.course.disk().fresh();
         self.course.begin(&disk).expect("nothing disturbs it");
         disk.events()
     }
@@ -208,12 +220,36 @@ impl<C: Course> Explorer<C> {
         self.weigh(&disk, said, &why)
     }
 
-    /// Whoever was told that it is done has the new palace. The machine starts anew: what a failed sync has dropped, no
-    /// process sees before (SPEC.md, I7).
+    /// Whoever was told that it is done has the new palace, when the machine starts anew and when it lives on.
     fn weigh(&mut self, disk: &MemoryDisk, said: Option<Outcome>, why: &str) -> Tally {
-        let [kept, cut] = [Fate::KEEP, Fate::POWER_CUT].map(|fate| self.mend(&disk.crash(fate), why));
-        let all = Tally { old: kept.old + cut.old, new: kept.new + cut.new, refused: 0 };
+        let mut all = Tally::default();
+        for fate in [Fate::KEEP, Fate::POWER_CUT] {
+            all = all + self.mend(&disk.crash(fate), why);
+        }
+        for act in [Act::Recover, Act::Resume] {
+            all = all + self.live_on(act, disk, why);
+        }
         assert!(said != Some(Outcome::Completed) || all.old == 0, "it was said to be done, and is not: {why}");
+        all
+    }
+
+    /// The next process on a machine that lives on sees what a failed sync has dropped, and no sync will ever write
+    /// (I5). The power goes at some moments of what it does, and after it.
+    fn live_on(&mut self, act: Act, disk: &MemoryDisk, why: &str) -> Tally {
+        let disk = disk.with_history();
+        let said = self.act(act, &disk);
+        let why = format!("{why}, then {act:?} on the same machine: {said:?}");
+        let history = disk.history();
+        let mut all = Tally::default();
+        for moment in history.iter().rev().step_by(history.len().div_ceil(self.moments_max)) {
+            all = all + self.mend(&moment.crash(Fate::POWER_CUT), &why);
+        }
+        let after = disk.crash(Fate::POWER_CUT);
+        match (said, self.course.stand(&after)) {
+            (Ok(said), Stand::Ended(outcome)) => assert_eq!(said, outcome, "{why}"),
+            (Ok(_), _) => panic!("it was said to have ended, and has not: {why}"),
+            (Err(_), _) => {} // nothing was interrupted, as far as it could see
+        }
         all
     }
 

@@ -209,18 +209,29 @@ impl MemoryDisk {
         state.settle();
     }
 
+    /// A change, unless one has failed before.
+    fn change<T>(&self, verb: &'static str, path: &Path, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T> {
+        let changed = match self.1.get() {
+            Some(_) => Err(io::Error::other("an earlier write or sync failed")),
+            None => act(&mut self.0.borrow_mut()),
+        };
+        changed.map_err(|source| Error::new(verb, path, source))
+    }
+
     /// One event, then the change, if nothing strikes.
     fn act<T>(&self, verb: &'static str, path: &Path, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T> {
-        if self.1.get().is_some() {
-            return Err(Error::new(verb, path, io::Error::other("an earlier write or sync failed")));
-        }
-        let mut state = self.0.borrow_mut();
-        state.tick().and_then(|()| act(&mut state)).map_err(|source| Error::new(verb, path, source))
+        self.change(verb, path, |state| state.tick().and_then(|()| act(state)))
     }
 
     /// The same for what leaves a disk in doubt when it fails; the real disk takes no more changes after that either.
     fn write<T>(&self, verb: &'static str, path: &Path, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T> {
         self.act(verb, path, act).inspect_err(|_| self.1.set(self.1.get().or(Some(Poison::Write))))
+    }
+
+    /// The same for a sync of one kind or the other, which knows its event itself.
+    fn flush(&self, verb: &'static str, path: &Path, sync: fn(&mut State, Node) -> io::Result<()>) -> Result<()> {
+        let synced = self.change(verb, path, |state| state.find(path).and_then(|node| sync(state, node)));
+        synced.inspect_err(|_| self.1.set(self.1.get().or(Some(Poison::Sync))))
     }
 
     fn look<T>(&self, verb: &'static str, path: &Path, look: impl FnOnce(&State) -> io::Result<T>) -> Result<T> {
@@ -380,26 +391,18 @@ impl Disk for MemoryDisk {
         })
     }
 
-    /// A sync that fails loses what it was about: the kernel marks the pages clean, and the next sync knows nothing of
-    /// them.
     fn sync(&self, path: &Path) -> Result<()> {
-        let failed = |source| Error::new("sync", path, source);
-        if self.1.get().is_some() {
-            return Err(failed(io::Error::other("an earlier write or sync failed")));
-        }
-        let mut state = self.0.borrow_mut();
-        let outcome = state.tick();
-        if !state.is_dead() {
-            let node = state.find(path).map_err(failed)?;
-            let taken = state.take_pending(node);
-            state.make_durable(if outcome.is_ok() { &taken } else { &[] });
-        }
-        outcome.inspect_err(|_| self.1.set(Some(Poison::Sync))).map_err(failed)
+        self.flush("sync", path, State::sync)
     }
 
     fn sync_all(&self, directory: &Path) -> Result<()> {
-        let synced = self.act("sync the file system of", directory, |state| state.settle_device(directory));
-        synced.inspect_err(|_| self.1.set(self.1.get().or(Some(Poison::Sync))))
+        self.flush("sync the file system of", directory, State::sync_device)
+    }
+
+    fn evict(&self, path: &Path) -> Result<()> {
+        let node = self.look("read anew", path, |state| state.find(path))?;
+        self.0.borrow_mut().evict(node);
+        Ok(())
     }
 
     fn mount(&self, path: &Path) -> Option<u64> {
@@ -414,6 +417,7 @@ impl Disk for MemoryDisk {
         let state = self.0.borrow();
         Ok(state.room.saturating_sub(state.used()))
     }
+
     fn poison(&self) -> Option<Poison> {
         self.1.get()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Add;
 use std::time::Duration;
 
 /// How the machine or the process goes down.
@@ -32,6 +33,15 @@ pub struct Tally {
     pub new: u64,
     /// A resumption that was not possible, and was answered with a recovery.
     pub refused: u64,
+}
+
+impl Add for Tally {
+    type Output = Tally;
+
+    fn add(self, other: Tally) -> Tally {
+        let Tally { old, new, refused } = other;
+        Tally { old: self.old + old, new: self.new + new, refused: self.refused + refused }
+    }
 }
 
 /// How much of a walk is made; what is left out is chosen by the seeds.
@@ -82,17 +92,12 @@ impl Walk {
             self.steps.push(step.to_owned());
         }
         let tally = self.cells.entry((step.to_owned(), cut)).or_default();
-        (tally.old, tally.new) = (tally.old + met.old, tally.new + met.new);
-        tally.refused += met.refused;
+        *tally = *tally + met;
     }
 
     /// All that was met.
     pub fn total(&self) -> Tally {
-        self.cells.values().fold(Tally::default(), |all, one| Tally {
-            old: all.old + one.old,
-            new: all.new + one.new,
-            refused: all.refused + one.refused,
-        })
+        self.cells.values().fold(Tally::default(), |all, one| all + *one)
     }
 
     pub fn took(&mut self, time: Duration, trace: impl FnOnce() -> String) {

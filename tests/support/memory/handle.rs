@@ -64,13 +64,7 @@ impl Handle {
 
     /// Makes the contents durable: an event. One that fails loses what it was about.
     pub fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.0.borrow_mut();
-        let outcome = state.tick();
-        if !state.is_dead() {
-            let taken = state.take_pending(self.node);
-            state.make_durable(if outcome.is_ok() { &taken } else { &[] });
-        }
-        outcome
+        self.disk.0.borrow_mut().sync(self.node)
     }
 
     /// Whether the process is gone.

@@ -61,6 +61,10 @@ impl Pending {
         if let Pending::Bytes { .. } = self { 5 } else { 2 }
     }
 
+    fn is_contents_of(&self, file: Node) -> bool {
+        matches!(self, Pending::Bytes { node, .. } | Pending::Length { node, .. } if *node == file)
+    }
+
     /// What gets through of a change on a file that holds `old`; `None` where nothing does.
     fn survivor(self, fate: u64, salt: u64, old: &Bytes) -> Option<Pending> {
         match (fate, self) {
@@ -255,7 +259,7 @@ impl State {
 
     /// Takes out what a sync of `node` is about: its own contents, and every change of a name in it. A change of the
     /// same name that is older and stays pending is overtaken.
-    pub(super) fn take_pending(&mut self, node: Node) -> Vec<Pending> {
+    fn take_pending(&mut self, node: Node) -> Vec<Pending> {
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for change in std::mem::take(&mut self.pending) {
             match &change {
@@ -275,7 +279,7 @@ impl State {
         taken
     }
 
-    pub(super) fn make_durable(&mut self, changes: &[Pending]) {
+    fn make_durable(&mut self, changes: &[Pending]) {
         changes.iter().for_each(|change| self.apply(PLATTER, change));
     }
 
@@ -295,20 +299,53 @@ impl State {
         Ok(())
     }
 
-    /// Makes durable all that is pending on the file system of a directory, and nothing else.
-    pub(super) fn settle_device(&mut self, directory: &Path) -> io::Result<()> {
-        let device = |state: &State, node: &Node| state.nodes[node][SEEN].device;
-        let wanted = device(self, &self.find(directory)?);
-        let (taken, left) = std::mem::take(&mut self.pending).into_iter().partition(|change| match change {
-            Pending::Names(effects) => effects.iter().any(|((directory, _), _)| device(self, directory) == wanted),
-            Pending::Bytes { node, .. } | Pending::Length { node, .. } | Pending::Mode { node, .. } => {
-                device(self, node) == wanted
+    /// Makes durable all that is pending on the file system of a node, and nothing else: an event like [`State::sync`].
+    pub(super) fn sync_device(&mut self, node: Node) -> io::Result<()> {
+        let synced = self.tick();
+        if self.is_dead() {
+            return synced;
+        }
+        let device = |node: &Node| self.nodes[node][SEEN].device;
+        let is_there = |change: &Pending| match change {
+            Pending::Names(effects) => effects.iter().any(|((directory, _), _)| device(directory) == device(&node)),
+            Pending::Bytes { node: of, .. } | Pending::Length { node: of, .. } | Pending::Mode { node: of, .. } => {
+                device(of) == device(&node)
             }
-        });
+        };
+        let (mut taken, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().partition(is_there);
         self.pending = left;
-        let taken: Vec<Pending> = taken;
-        self.make_durable(&taken);
-        Ok(())
+        match synced {
+            Ok(()) => self.make_durable(&taken),
+            Err(_) => {
+                taken.retain(|change| matches!(change, Pending::Names(_) | Pending::Mode { .. }));
+                self.pending.extend(taken);
+            }
+        }
+        synced
+    }
+
+    /// Makes a file's contents or a directory's entries durable: an event. One that fails loses contents for good: the
+    /// kernel marks the pages clean, and no later sync knows of them. Names stay where they are: a file system that
+    /// cannot write those takes no more changes.
+    pub(super) fn sync(&mut self, node: Node) -> io::Result<()> {
+        let synced = self.tick();
+        match synced {
+            Ok(()) => {
+                let taken = self.take_pending(node);
+                self.make_durable(&taken);
+            }
+            Err(_) if self.is_dead() => {}
+            Err(_) => self.pending.retain(|change| !change.is_contents_of(node)),
+        }
+        synced
+    }
+
+    /// Shows of a file what the platter holds; what is still to be written stays in sight.
+    pub(super) fn evict(&mut self, node: Node) {
+        if !self.pending.iter().any(|change| change.is_contents_of(node)) {
+            let bytes = self.nodes[&node][PLATTER].bytes.clone();
+            self.inode(SEEN, &node).bytes = bytes;
+        }
     }
 
     pub(super) fn settle(&mut self) {
