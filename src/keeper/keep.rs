@@ -96,12 +96,19 @@ impl Keep {
         self.path.join(UNBORN)
     }
 
-    /// Removes what a killed process was making and nothing names yet. The caller holds the lock.
+    /// Clears up after killed processes; the caller holds the lock. What they were making and nothing names yet is
+    /// removed. The newest journal is synced and read from the medium: what follows may build upon its End, which so
+    /// far perhaps only the page cache has (invariant I5).
     pub(super) fn tidy(&self, disk: &dyn Disk) -> Result<(), Error> {
         for name in disk.list(&self.path)? {
             if is_temporary(&name) {
                 remove_tree(disk, &self.path.join(name))?;
             }
+        }
+        if let Some(newest) = self.folders(disk)?.last() {
+            let journal = newest.path.join(JOURNAL);
+            disk.sync(&journal)?;
+            disk.evict(&journal)?;
         }
         Ok(())
     }

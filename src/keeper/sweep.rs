@@ -154,10 +154,10 @@ impl<'d> Sweeper<'d> {
         let Some(keep) = Keep::find(disk, &palace)? else { return Ok(None) };
         let until = neighbours::patience();
         let locks = neighbours::lock(disk, &palace, &keep, until)?;
+        keep.tidy(disk)?;
         if keep.interrupted(disk)?.is_some() {
             neighbours::insist_on_nobody(disk, &palace, until)?;
         }
-        keep.tidy(disk)?;
         Ok(Some(Sweeper { keeper: Keeper { disk, palace, keep, _locks: locks } }))
     }
 

@@ -7,11 +7,12 @@
 //! that one crash or two in a row can lead to, and takes hours. The page that `tests/support/report.rs` makes shows
 //! what was tried.
 
-use crate::support::explore::{Bounds, Crash, Cut, Explorer, Tally, Walk};
-use crate::support::memory::{Fate, Fault};
+use crate::support::explore::{Bounds, Course, Crash, Cut, Explorer, Stand, Tally, Walk};
+use crate::support::memory::{Fate, Fault, MemoryDisk};
 use crate::support::palace::{Random, is_exhaustive, sample, say};
 use crate::support::report::Part;
 use crate::support::whole::{Verb, Whole};
+use palacekeeper::engine::Outcome;
 use std::io::ErrorKind;
 use std::time::Instant;
 
@@ -97,6 +98,12 @@ fn fail(test: &str, verb: Verb) {
             walk.add(&format!("{fault:?}"), Cut::Kill, met);
         }
     }
+    for event in explorer.syncs() {
+        let met = explorer.fail(event, Fault::Once(ErrorKind::Other));
+        walk.runs += 1;
+        walk.add("a sync failed", Cut::Kill, met);
+    }
+    let before = walk.runs;
     for event in sample(&events, 12, &mut random) {
         let crash = Crash { act: None, event: event as usize, fate: Some(Fate::POWER_CUT) };
         for fault in FAULTS {
@@ -106,7 +113,7 @@ fn fail(test: &str, verb: Verb) {
             }
         }
     }
-    assert!(walk.runs > 4 * 12 + 8, "hardly any recovery was met by an error: {walk:?}");
+    assert!(walk.runs > before + 8, "hardly any recovery was met by an error: {walk:?}");
     let needed = explorer.bytes();
     for part in 0..12 {
         let met = explorer.cramp(needed * part / 12);
@@ -138,4 +145,27 @@ fn error_in_a_migration_is_told_and_leaves_the_old_palace_or_the_new() {
 #[test]
 fn error_in_a_restore_is_told_and_leaves_the_new_palace_or_the_old() {
     fail("error_in_a_restore", Verb::Restore);
+}
+
+/// I5: an End that only the page cache has is made durable before the next operation builds upon it; one that a sync
+/// has dropped is none.
+#[test]
+fn next_operation_builds_on_an_end_that_is_not_durable() {
+    let whole = Whole::new(Verb::Rebuild);
+    let has_ended = |disk: &MemoryDisk| matches!(whole.stand(disk), Stand::Ended(Outcome::Completed));
+    let disk = whole.disk().with_history();
+    whole.begin(&disk).expect("nothing disturbs it");
+    let history = disk.history();
+    let is_in_sight = |moment: &&MemoryDisk| has_ended(&moment.kill()) && !has_ended(&moment.crash(Fate::POWER_CUT));
+    let killed = history.iter().find(is_in_sight).expect("an append comes before its sync").kill();
+    whole.begin(&killed).expect("the palace is sound");
+    assert!(has_ended(&killed.crash(Fate::POWER_CUT)), "the first operation is interrupted below the second");
+
+    let sync = *disk.syncs().last().expect("the End is synced");
+    let failed = whole.disk().with_fault(sync, Fault::Once(ErrorKind::Other));
+    whole.begin(&failed).expect_err("it is not done");
+    let failed = failed.kill();
+    assert!(has_ended(&failed), "what was dropped is out of sight: this tries nothing");
+    assert_eq!(whole.open(&failed).expect("the palace is sound"), Some(Outcome::Completed), "it was not recovered");
+    assert!(has_ended(&failed.crash(Fate::POWER_CUT)), "it was said to have ended");
 }

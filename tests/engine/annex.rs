@@ -130,6 +130,15 @@ fn crash_anywhere_between_two_file_systems_leaves_one_whole_store() {
     }
 }
 
+/// I5: nothing is built upon what a failed sync has dropped, neither in the annex nor in the folder.
+#[test]
+fn what_a_failed_sync_has_dropped_between_two_file_systems_is_believed() {
+    for is_far in [true, false] {
+        let met = Explorer::new(&Brought { is_far }).fail_syncs();
+        assert!(met.old > 100 && met.new > 100, "far: {is_far}, only one of the two ends was ever reached: {met:?}");
+    }
+}
+
 /// The step that brings the database, with everything before it done.
 fn about_to_bring(is_far: bool) -> (MemoryDisk, Plan<Step>) {
     let scene = Brought { is_far };

@@ -114,3 +114,10 @@ fn crash_anywhere_in_the_swap_leaves_one_whole_store() {
     assert!(walk.left_out == 0 || !is_full, "{walk:?}");
     assert!(scene.gaps.get() > 0, "the moment between two renames was never seen");
 }
+
+/// I5, I7, for the same: what a failed sync has dropped is in sight afterwards, and nothing is built upon it.
+#[test]
+fn what_a_failed_sync_has_dropped_in_the_swap_is_believed() {
+    let met = Explorer::new(&Swap::default()).fail_syncs();
+    assert!(met.old > 100 && met.new > 100, "only one of the two ends was ever reached: {met:?}");
+}

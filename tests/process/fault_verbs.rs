@@ -212,9 +212,8 @@ fn denied_allocation_costs_any_command_what_it_could_not_read() {
         let all = shim.allocations(&fork_with_keep(&change.arena), &change.command());
         sweep.share(sample(&all, 8, &mut random), |one| {
             sweep.attempt(&[&one.point()], || {
-                let arena = fork_with_keep(&change.arena);
-                let landed = shim.deny(&arena, &change.command(), &Denial::Allocation(one.clone()));
-                assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
+                let fork = || fork_with_keep(&change.arena);
+                let (arena, landed) = shim.starve(fork, &change.command(), Denial::Allocation, &one);
                 match landed.run.signal {
                     None => change.ending_as_it_says(&arena, &landed),
                     Some(signal) => {

@@ -81,9 +81,7 @@ fn denied_allocation_leaves_neither_the_old_palace_nor_the_new() {
     for denial in [Denial::Allocation as fn(Allocation) -> Denial, Denial::AllocationsFrom] {
         sweep.share(chosen(&all, 60, &mut random), |one| {
             sweep.attempt(&[&one.point()], || {
-                let arena = ground.fork();
-                let landed = shim.deny(&arena, &REBUILD, &denial(one.clone()));
-                assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
+                let (arena, landed) = shim.starve(|| ground.fork(), &REBUILD, denial, &one);
                 endings.note(&landed.run);
                 *begun.lock().expect(NO_PANIC) += usize::from(landed.run.code != Some(0) && is_begun(&arena));
                 let ending = assert_ends(&ground, &arena, &landed);
@@ -132,9 +130,7 @@ fn denied_allocation_in_a_recovery_changes_how_it_ends() {
         let all = shim.allocations(&killed(), verb);
         sweep.share(chosen(&all, 20, &mut random), |one| {
             sweep.attempt(&[&cut.point, &one.point()], || {
-                let arena = killed();
-                let landed = shim.deny(&arena, verb, &Denial::Allocation(one.clone()));
-                assert!(landed.has_fired(), "nothing was denied: {landed:#?}");
+                let (arena, landed) = shim.starve(killed, verb, Denial::Allocation, &one);
                 assert!(matches!((landed.run.code, landed.run.signal), (Some(0 | 1 | 4), _) | (_, Some(SIGABRT))));
                 endings.note(&landed.run);
                 ground.assert_complete(&arena);

@@ -18,6 +18,7 @@ use palacekeeper::disk::Disk;
 use palacekeeper::engine::Outcome;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Instant;
 
@@ -172,9 +173,25 @@ impl<C: Course> Explorer<C> {
 
     /// Events of the undisturbed run.
     pub fn events(&self) -> u32 {
+        self.undisturbed().events()
+    }
+
+    /// Those of them that are syncs.
+    pub fn syncs(&self) -> Vec<u32> {
+        self.undisturbed().syncs()
+    }
+
+    /// Lets every sync of the run fail, one in each run, and the power go at every moment of what comes next.
+    pub fn fail_syncs(&mut self) -> Tally {
+        self.moments_max = usize::MAX;
+        let syncs = self.syncs();
+        syncs.into_iter().fold(Tally::default(), |all, sync| all + self.fail(sync, Fault::Once(ErrorKind::Other)))
+    }
+
+    fn undisturbed(&self) -> MemoryDisk {
         let disk = self.course.disk().fresh();
         self.course.begin(&disk).expect("nothing disturbs it");
-        disk.events()
+        disk
     }
 
     /// Bytes that the undisturbed run adds to the disk at most, and a little.

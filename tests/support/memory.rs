@@ -11,10 +11,12 @@
 
 mod bytes;
 mod handle;
+mod lock;
 mod state;
 
 pub use handle::{Handle, Missing};
 
+use lock::Locked;
 use palacekeeper::disk::{Contents, Disk, Error, Inodes, Kind, Lock, Poison, Result, Stat};
 use state::{Inode, Node, Pending, SEEN, State};
 use std::cell::{Cell, RefCell};
@@ -96,6 +98,7 @@ impl MemoryDisk {
     pub fn with_fault(&self, event: u32, fault: Fault) -> MemoryDisk {
         let mut state = self.0.borrow().clone();
         (state.events, state.fired, state.fault, state.history) = (0, 0, Some((event, fault)), None);
+        state.syncs.clear();
         state.locks.clear();
         MemoryDisk::of(state)
     }
@@ -128,6 +131,11 @@ impl MemoryDisk {
     /// Events so far.
     pub fn events(&self) -> u32 {
         self.0.borrow().events
+    }
+
+    /// Those of them that were syncs.
+    pub fn syncs(&self) -> Vec<u32> {
+        self.0.borrow().syncs.clone()
     }
 
     /// How often the fault struck.
@@ -294,7 +302,7 @@ impl Disk for MemoryDisk {
         if !self.0.borrow_mut().locks.insert(node) {
             return Ok(None);
         }
-        Ok(Some(Box::new(Locked { disk: self.share(), path: path.to_owned(), node })))
+        Ok(Some(Box::new(Locked::new(self.share(), path, node))))
     }
 
     /// Nobody else is on this machine.
@@ -424,31 +432,5 @@ impl Disk for MemoryDisk {
 
     fn afresh(&self) -> Box<dyn Disk + '_> {
         Box::new(self.share())
-    }
-}
-
-/// A lock that is held.
-struct Locked {
-    disk: MemoryDisk,
-    path: PathBuf,
-    node: Node,
-}
-
-impl std::fmt::Debug for Locked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the lock {}", self.path.display())
-    }
-}
-
-impl Lock for Locked {
-    fn sign(&mut self, text: &[u8]) -> Result<()> {
-        self.disk.truncate(&self.path, 0)?;
-        self.disk.append(&self.path, text)
-    }
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        self.disk.0.borrow_mut().locks.remove(&self.node);
     }
 }

@@ -145,6 +145,12 @@ impl Whole {
         propose(self.verb, keeper, disk, &self.lines)
     }
 
+    /// Opens the palace to write to it; says how what was interrupted has ended.
+    pub fn open(&self, disk: &MemoryDisk) -> Result<Option<Outcome>, Error> {
+        let opened = vfs::on(disk, || keeper::open(disk, Path::new(PALACE)))?;
+        Ok(opened.recovered.map(|ended| ended.outcome))
+    }
+
     /// What the palace on a disk holds.
     pub fn holding(&self, disk: &MemoryDisk) -> Holding {
         let image = disk.image(PALACE);

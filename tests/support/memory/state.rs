@@ -26,6 +26,8 @@ pub(super) struct State {
     /// Nodes and writes made so far: the next inode number, and the clock.
     pub(super) made: u64,
     pub(super) events: u32,
+    /// The events that were syncs.
+    pub(super) syncs: Vec<u32>,
     pub(super) fault: Option<(u32, Fault)>,
     pub(super) fired: u32,
     /// Bytes that all files together may have.
@@ -301,6 +303,7 @@ impl State {
 
     /// Makes durable all that is pending on the file system of a node, and nothing else: an event like [`State::sync`].
     pub(super) fn sync_device(&mut self, node: Node) -> io::Result<()> {
+        self.syncs.push(self.events);
         let synced = self.tick();
         if self.is_dead() {
             return synced;
@@ -328,6 +331,7 @@ impl State {
     /// kernel marks the pages clean, and no later sync knows of them. Names stay where they are: a file system that
     /// cannot write those takes no more changes.
     pub(super) fn sync(&mut self, node: Node) -> io::Result<()> {
+        self.syncs.push(self.events);
         let synced = self.tick();
         match synced {
             Ok(()) => {

@@ -81,6 +81,27 @@ impl Shim {
         Landed { run, log: text }
     }
 
+    /// Denies a command an allocation, and says on which palace. How many allocations there are depends on how many
+    /// processes are looked at: where one never comes, an earlier one is denied, on a fresh palace.
+    pub(crate) fn starve(
+        &self,
+        fork: impl Fn() -> Arena,
+        arguments: &[&str],
+        denial: fn(Allocation) -> Denial,
+        one: &Allocation,
+    ) -> (Arena, Landed) {
+        let mut one = one.clone();
+        loop {
+            let arena = fork();
+            let landed = self.deny(&arena, arguments, &denial(one.clone()));
+            if landed.has_fired() {
+                return (arena, landed);
+            }
+            assert!(one.nth > 1, "nothing was denied: {landed:#?}");
+            one.nth = one.nth * 2 / 3;
+        }
+    }
+
     /// Every call of a command that writes more than a byte, in order. The palace is worked on.
     pub(crate) fn writes(&self, arena: &Arena, arguments: &[&str]) -> Vec<Call> {
         let Landed { run, log } = self.deny(arena, arguments, &Denial::Nothing);

@@ -246,12 +246,12 @@ fn accesses_once(arena: &Arena, calls: &[&'static str], arguments: &[&str]) -> V
 /// The calls of a log, each with its number among those of its name.
 pub(crate) fn calls_in(log: &str) -> Vec<Call> {
     let mut counts = BTreeMap::<String, usize>::new();
-    let mut processes = BTreeSet::new();
+    let mut processes = BTreeMap::<&str, &str>::new();
     let mut calls = Vec::new();
     for line in log.lines() {
         let Some((process, rest)) = line.split_once(' ') else { continue };
         let Some((name, _)) = rest.trim_start().split_once('(') else { continue };
-        processes.insert(process.to_owned());
+        processes.entry(process).or_insert(rest);
         let count = counts.entry(name.to_owned()).or_default();
         *count += 1;
         calls.push(Call { point: Point { call: name.to_owned(), nth: *count }, line: rest.to_owned() });
