@@ -4,9 +4,10 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::time::Instant;
 use support::explore::Tally;
-use support::palace::{Arena, Ending, Ground, Indexes, REBUILD, Random, sample, say};
+use support::palace::{Arena, Ending, Ground, Indexes, REBUILD, RECOVER, RESUME, Random, sample, say};
 use support::power::{self, EXT4, FileSystem, Image, Record, XFS};
 use support::report::Part;
 
@@ -16,14 +17,23 @@ const PALACE: &str = "disk/palace";
 
 /// Runs a command on a palace that lies on a recorded disk.
 fn record(file_system: &FileSystem, ground: &Ground, arguments: &[&str]) -> (Arena, Record) {
+    record_with(file_system, ground, None, |arena| {
+        arena.run(arguments).expect(0);
+    })
+}
+
+fn record_with(
+    file_system: &FileSystem,
+    ground: &Ground,
+    bad: Option<u64>,
+    act: impl FnOnce(&Arena),
+) -> (Arena, Record) {
     let arena = Arena::empty().with_palace_in(PALACE);
     let (disk, source) = (arena.root().join(DISK), ground.fork());
     std::fs::create_dir(&disk).expect("a directory");
     let image = power::image_in(source.root());
     power::format(file_system, &image, &source.palace());
-    let record = power::record(file_system, &image, &disk, || {
-        arena.run(arguments).expect(0);
-    });
+    let record = power::record(file_system, &image, &disk, bad, || act(&arena));
     (arena, record)
 }
 
@@ -100,5 +110,55 @@ fn disk_that_forgets_its_flushes_is_noticed() {
         let (arena, record) = record(file_system, &ground, &REBUILD);
         let ending = recover(file_system, &ground, (&arena, &record), &record.forgotten());
         assert_eq!(ending, Ending::Old, "what was never flushed is there");
+    }
+}
+
+/// How a machine goes on that has met a bad sector: what the commands said, and where the palace ended if one of them
+/// said that it has.
+fn go_on(arena: &Arena, ground: &Ground, verb: &[&str]) -> (Vec<Option<i32>>, Option<Ending>) {
+    let mut codes = vec![arena.run(&REBUILD).code];
+    // The kernel may tell the first one that follows of the same failure once more.
+    while codes.last() != Some(&Some(0)) && codes.len() < 4 {
+        codes.push(arena.run(if codes.len() < 3 { verb } else { &RECOVER }).code);
+    }
+    let has_ended = codes.last() == Some(&Some(0));
+    (codes, has_ended.then(|| ground.assert_ended(arena)))
+}
+
+/// I5, I7: one sector cannot be written, once. The kernel says so in one sync and forgets it; whoever goes on then sees
+/// what was never written. What is acknowledged after that outlives a power cut all the same.
+#[test]
+fn sector_that_cannot_be_written_once_takes_back_what_was_acknowledged() {
+    for file_system in [&EXT4, &XFS] {
+        let what = format!("a bad sector on {}", file_system.name);
+        if !power::is_here(&what, file_system) {
+            continue;
+        }
+        let (ground, mut random) = (Ground::new(Arena::new("1.5.9"), Indexes::Copied), Random::seeded());
+        let mut blocks = HashSet::new();
+        let (_, record) = record_with(file_system, &ground, None, |arena| {
+            arena.run(&REBUILD).expect(0);
+            blocks = power::blocks_below(&arena.root().join(DISK));
+        });
+        let sectors = record.sectors_of(&blocks);
+        let (mut met, mut ended) = (0, Vec::new());
+        for (number, bad) in sample(&sectors, file_system.images / 2, &mut random).into_iter().enumerate() {
+            let verb: &[&str] = if number % 2 == 0 { &RESUME } else { &RECOVER };
+            let mut said = None;
+            let (arena, record) = record_with(file_system, &ground, Some(bad), |arena| {
+                said = Some(go_on(arena, &ground, verb));
+            });
+            let (codes, living) = said.expect("it went on");
+            met += usize::from(codes.len() > 1);
+            let after = recover(file_system, &ground, (&arena, &record), &record.flushed());
+            assert!(living.is_none_or(|living| living == after), "{what} {bad}: {codes:?}, {living:?}, then {after:?}");
+            ended.push((codes, living, after));
+        }
+        say(&format!(
+            "{what}: {} sectors of files, {met} of {} were met by a command: {ended:?}",
+            sectors.len(),
+            ended.len()
+        ));
+        assert!(met > 0, "no command ever met a bad sector");
     }
 }

@@ -5,6 +5,7 @@
 //! image can be made as it was at any moment, with any of the writes that no flush had asked for yet.
 
 use super::palace::{Mount, Random, copy_tree, has, is_root, say, skip};
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -34,6 +35,8 @@ pub const XFS: FileSystem =
 /// Room for what is written; the file is sparse.
 const LOG_BYTES: u64 = 2 << 30;
 const SECTOR: usize = 512;
+/// What either file system writes of a file at least.
+const BLOCK: usize = 1024;
 /// Images are kept without their parts of this size that are all zero.
 const PART: usize = 64 << 10;
 /// Flags of an entry of the log, and its length in the log.
@@ -129,8 +132,8 @@ pub fn mount(file_system: &FileSystem, image: &Path, at: &Path) -> Mount {
 }
 
 /// Mounts the file system of an image over `mount`, lets `act` work there, and records what reaches the disk. The power
-/// goes as soon as `act` returns.
-pub fn record(file_system: &FileSystem, image: &Path, mount: &Path, act: impl FnOnce()) -> Record {
+/// goes as soon as `act` returns. The first write to the bad sector fails, if there is one.
+pub fn record(file_system: &FileSystem, image: &Path, mount: &Path, bad: Option<u64>, act: impl FnOnce()) -> Record {
     let (image_bytes, base) = (file_system.image_bytes, parts(image));
     let directory = tempfile::tempdir_in(image.parent().expect("it has one")).expect("a directory");
     let (disk, log) = (directory.path().join("disk"), directory.path().join("log"));
@@ -140,7 +143,13 @@ pub fn record(file_system: &FileSystem, image: &Path, mount: &Path, act: impl Fn
     daemon.args(["--blockdev", &format!("driver=file,node-name=image,filename={}", image.display())]);
     daemon.args(["--blockdev", &format!("driver=file,node-name=log,filename={}", log.display())]);
     daemon.args(["--blockdev", "driver=blklogwrites,node-name=recorded,file=image,log=log"]);
-    let export = format!("type=fuse,id=disk,node-name=recorded,mountpoint={},writable=on", disk.display());
+    let fault = bad.map(|sector| {
+        let errors = ["event=none", "iotype=write", "errno=5", "once=on", &format!("sector={sector}")];
+        errors.map(|error| format!(",inject-error.0.{error}")).concat()
+    });
+    daemon
+        .args(["--blockdev", &format!("driver=blkdebug,node-name=shown,image=recorded{}", fault.unwrap_or_default())]);
+    let export = format!("type=fuse,id=disk,node-name=shown,mountpoint={},writable=on", disk.display());
     let daemon = daemon.args(["--export", &export]).spawn().expect("it is installed");
     let mut recorder = Recorder { directory, daemon, device: None };
     let began = Instant::now();
@@ -225,6 +234,16 @@ impl Record {
         images
     }
 
+    /// The sectors where blocks of files were written, in the order of the first writes there.
+    pub fn sectors_of(&self, blocks: &HashSet<Vec<u8>>) -> Vec<u64> {
+        let mut seen = BTreeSet::new();
+        let all = self.epochs.iter().flatten().flat_map(|write| {
+            let parts = write.bytes.chunks_exact(BLOCK).enumerate();
+            parts.filter(|(_, part)| blocks.contains(*part)).map(|(number, _)| write.at + (number * BLOCK) as u64)
+        });
+        all.map(|at| at / SECTOR as u64).filter(|sector| seen.insert(*sector)).collect()
+    }
+
     /// What is on the disk when nothing survives that was not flushed after the last of the epochs.
     pub fn flushed(&self) -> Image {
         let epoch = self.epochs.len() - 1;
@@ -247,6 +266,22 @@ impl Record {
             file.write_all_at(bytes, at).expect("there is room");
         }
     }
+}
+
+/// The blocks of all files below a directory that are not all zero.
+pub fn blocks_below(directory: &Path) -> HashSet<Vec<u8>> {
+    let mut blocks = HashSet::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            blocks.extend(blocks_below(&path));
+            continue;
+        }
+        let mut bytes = fs::read(path).expect("a file");
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0); // the rest of the last one is written as well
+        blocks.extend(bytes.chunks(BLOCK).filter(|block| block.iter().any(|byte| *byte != 0)).map(<[u8]>::to_vec));
+    }
+    blocks
 }
 
 /// Where an image is, while it is worked on.
