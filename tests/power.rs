@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 use support::explore::Tally;
 use support::palace::{Arena, Ending, Ground, Indexes, REBUILD, RECOVER, RESUME, Random, sample, say};
@@ -141,7 +141,7 @@ fn sector_that_cannot_be_written_once_takes_back_what_was_acknowledged() {
             blocks = power::blocks_below(&arena.root().join(DISK));
         });
         let sectors = record.sectors_of(&blocks);
-        let (mut met, mut ended) = (0, Vec::new());
+        let (mut met, mut ended) = (0, BTreeMap::<_, u32>::new());
         for (number, bad) in sample(&sectors, file_system.images / 2, &mut random).into_iter().enumerate() {
             let verb: &[&str] = if number % 2 == 0 { &RESUME } else { &RECOVER };
             let mut said = None;
@@ -149,16 +149,13 @@ fn sector_that_cannot_be_written_once_takes_back_what_was_acknowledged() {
                 said = Some(go_on(arena, &ground, verb));
             });
             let (codes, living) = said.expect("it went on");
-            met += usize::from(codes.len() > 1);
             let after = recover(file_system, &ground, (&arena, &record), &record.flushed());
             assert!(living.is_none_or(|living| living == after), "{what} {bad}: {codes:?}, {living:?}, then {after:?}");
-            ended.push((codes, living, after));
+            met += usize::from(codes.len() > 1);
+            *ended.entry((verb.join(" "), codes, after)).or_default() += 1;
         }
-        say(&format!(
-            "{what}: {} sectors of files, {met} of {} were met by a command: {ended:?}",
-            sectors.len(),
-            ended.len()
-        ));
-        assert!(met > 0, "no command ever met a bad sector");
+        let tried: u32 = ended.values().sum();
+        say(&format!("{what}, {} of files: {met} of {tried} were met by a command, {ended:?}", sectors.len()));
+        assert!(met > 4, "hardly any command ever met a bad sector");
     }
 }

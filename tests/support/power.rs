@@ -28,15 +28,15 @@ pub struct FileSystem {
 }
 
 pub const EXT4: FileSystem =
-    FileSystem { name: "ext4", image_bytes: 64 << 20, images: 40, format: &["-q", "-F"], mount: "rw" };
+    FileSystem { name: "ext4", image_bytes: 64 << 20, images: 40, format: &["-q", "-F", "-b", "4096"], mount: "rw" };
 pub const XFS: FileSystem =
     FileSystem { name: "xfs", image_bytes: 320 << 20, images: 16, format: &["-q", "-f"], mount: "nouuid" };
 
 /// Room for what is written; the file is sparse.
 const LOG_BYTES: u64 = 2 << 30;
 const SECTOR: usize = 512;
-/// What either file system writes of a file at least.
-const BLOCK: usize = 1024;
+/// What both file systems write of a file at least.
+const BLOCK: usize = 4096;
 /// Images are kept without their parts of this size that are all zero.
 const PART: usize = 64 << 10;
 /// Flags of an entry of the log, and its length in the log.
@@ -159,6 +159,11 @@ pub fn record(file_system: &FileSystem, image: &Path, mount: &Path, bad: Option<
     }
     let device = run("losetup", &["--find", "--show", text(&disk)]);
     recorder.device = Some(device.clone());
+    if bad.is_some() {
+        // A loop device takes it for success when all but the first pages of a request fail (Linux 6.18).
+        let queue = format!("/sys/block/{}/queue/max_sectors_kb", device.trim_start_matches("/dev/"));
+        fs::write(queue, "4").expect("root may");
+    }
     let options = ["-o", file_system.mount, &device];
     let mounted = Mount::over(mount, &options, "a disk that is recorded").expect("a sound file system");
     act();
