@@ -113,7 +113,7 @@ pub trait Lock: fmt::Debug {
 
 /// The file system, as far as this program may touch it.
 pub trait Disk {
-    /// What stands at `path`; `None` where nothing does.
+    /// What stands at `path`; `None` where nothing does, or nothing can.
     fn stat(&self, path: &Path) -> Result<Option<Stat>>;
     /// The names in a directory, sorted by their bytes.
     fn list(&self, directory: &Path) -> Result<Vec<OsString>>;
@@ -122,8 +122,8 @@ pub trait Disk {
     /// Opens a regular file for reading. A link is not followed, and a pipe is not waited for: either counts as
     /// missing, since nobody whose files are read here makes any.
     fn open(&self, path: &Path) -> Result<Box<dyn Contents>>;
-    /// The path without links, relative parts and detours.
-    fn resolve(&self, path: &Path) -> Result<PathBuf>;
+    /// The path without links, relative parts and detours; `None` where nothing is at its end.
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>>;
     /// Takes the exclusive lock of a lock file, which is made where there is none, and never deleted: a deleted file
     /// can be locked twice. `None` where another process holds it.
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>>;
@@ -162,7 +162,7 @@ pub trait Disk {
     /// not take the advice (SPEC.md, "Limits"), and nothing is evicted of a file that this user may not read.
     fn evict(&self, path: &Path) -> Result<()>;
     /// The mount that a path lies in, where the kernel says: two mounts of one file system cannot be renamed between.
-    fn mount(&self, path: &Path) -> Option<u64>;
+    fn mount(&self, path: &Path) -> Result<Option<u64>>;
     /// Insists that this user may make things in `directory`.
     fn insist_on_access(&self, directory: &Path) -> Result<()>;
     /// Bytes free for this user on the file system that holds `directory`.
@@ -182,9 +182,20 @@ pub enum Poison {
     Sync,
 }
 
-/// Whether a directory stands at `path`: the directory itself, not a link that leads to one.
-pub fn is_directory(disk: &dyn Disk, path: &Path) -> bool {
-    matches!(disk.stat(path), Ok(Some(Stat { kind: Kind::Directory, .. })))
+/// Whether a directory stands at `path`: the directory itself, not a link that leads to one. What cannot be looked at
+/// is an error here, and not missing.
+pub fn is_directory(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    Ok(disk.stat(path)?.is_some_and(|stat| stat.kind == Kind::Directory))
+}
+
+/// Whether a regular file stands at `path`; a link to one counts as missing.
+pub fn is_file(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    Ok(disk.stat(path)?.is_some_and(|stat| stat.kind == Kind::File))
+}
+
+/// Whether anything stands at `path`.
+pub fn exists(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    Ok(disk.stat(path)?.is_some())
 }
 
 /// The directory that names `path`.

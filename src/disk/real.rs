@@ -42,7 +42,7 @@ impl Disk for RealDisk {
     fn stat(&self, path: &Path) -> Result<Option<Stat>> {
         match fs::symlink_metadata(path) {
             Ok(metadata) => Ok(Some(stat(&metadata))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if says_that_nothing_is_there(error.kind()) => Ok(None),
             Err(error) => Err(Error::new("look at", path, error)),
         }
     }
@@ -72,8 +72,12 @@ impl Disk for RealDisk {
         }
     }
 
-    fn resolve(&self, path: &Path) -> Result<PathBuf> {
-        path.canonicalize().map_err(|source| Error::new("find", path, source))
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        match path.canonicalize() {
+            Ok(real) => Ok(Some(real)),
+            Err(error) if says_that_nothing_is_there(error.kind()) => Ok(None),
+            Err(error) => Err(Error::new("find", path, error)),
+        }
     }
 
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
@@ -151,13 +155,14 @@ impl Disk for RealDisk {
     }
 
     fn sync(&self, path: &Path) -> Result<()> {
-        self.write("sync", path, Poison::Sync, || sync(&File::open(path)?))
+        let file = self.change("sync", path, || File::open(path))?;
+        self.write("sync", path, Poison::Sync, || sync(&file))
     }
 
     fn sync_all(&self, directory: &Path) -> Result<()> {
-        self.write("sync the file system of", directory, Poison::Sync, || {
-            Ok(rustix::fs::syncfs(File::open(directory)?)?)
-        })
+        let verb = "sync the file system of";
+        let opened = self.change(verb, directory, || File::open(directory))?;
+        self.write(verb, directory, Poison::Sync, || Ok(rustix::fs::syncfs(&opened)?))
     }
 
     fn evict(&self, path: &Path) -> Result<()> {
@@ -167,9 +172,12 @@ impl Disk for RealDisk {
         }
     }
 
-    fn mount(&self, path: &Path) -> Option<u64> {
-        let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID);
-        found.ok().map(|found| found.stx_mnt_id)
+    fn mount(&self, path: &Path) -> Result<Option<u64>> {
+        match statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID) {
+            Ok(found) => Ok(Some(found.stx_mnt_id)),
+            Err(rustix::io::Errno::NOSYS) => Ok(None),
+            Err(error) => Err(Error::new("look at", path, error.into())),
+        }
     }
 
     fn insist_on_access(&self, directory: &Path) -> Result<()> {
@@ -232,6 +240,12 @@ fn evict(file: &File) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn evict(_: &File) -> io::Result<()> {
     Ok(())
+}
+
+/// A path below a file, or with a name that no file can have: a database may name anything.
+fn says_that_nothing_is_there(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(kind, NotFound | NotADirectory | InvalidFilename | InvalidInput)
 }
 
 fn stat(metadata: &fs::Metadata) -> Stat {

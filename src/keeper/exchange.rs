@@ -2,7 +2,7 @@
 
 use super::propose::{Desk, Gathered, reading, temporary};
 use super::{Error, Keeper, Kind, Means, Proposal, neighbours, resolve};
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, is_directory};
 use crate::engine::{Contents, Enclosure};
 use crate::ops::{Step, names, rebuild};
 use crate::store::chroma::check::{self, Depth};
@@ -125,7 +125,7 @@ impl<'d> Keeper<'d> {
         if let Err(moved @ Error::MovedAway { .. }) = resolve(disk, palace) {
             return Err(moved);
         }
-        if disk.resolve(palace).is_err() {
+        if disk.resolve(palace)?.is_none() {
             let absolute = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
             disk.create_dir(&absolute)?;
         }
@@ -166,7 +166,10 @@ pub fn propose_import<'d>(
     watch: &mut dyn FnMut(),
 ) -> Result<Proposal<'d>, Error> {
     let palace = std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned());
-    let there = palace.ancestors().find(|there| disk::is_directory(disk, there)).unwrap_or(&palace);
+    let mut there = &*palace;
+    while !is_directory(disk, there)? {
+        there = there.parent().unwrap_or(Path::new("/"));
+    }
     let Means { limits, annex } = means.into();
     Desk { palace: &palace, room: temporary(disk), space: there, annex }.import(input, to, limits, watch)
 }

@@ -1,7 +1,7 @@
 //! The keep: our own directory beside a palace, and every name in it.
 
 use super::Error;
-use crate::disk::{Disk, Kind, parent, remove_tree};
+use crate::disk::{Disk, is_directory, is_file, parent, remove_tree};
 use crate::engine;
 use crate::ops::Step;
 use std::ffi::OsStr;
@@ -79,7 +79,7 @@ impl Keep {
         let [outer, inner] = Keep::places(palace);
         let Some(parent) = palace.parent() else { return Ok(inner) };
         let device = |path: &Path| Ok::<_, Error>(disk.stat(path)?.map(|stat| stat.device));
-        let is_beside = device(parent)? == device(palace)? && disk.mount(parent) == disk.mount(palace);
+        let is_beside = device(parent)? == device(palace)? && disk.mount(parent)? == disk.mount(palace)?;
         let is_writable = disk.insist_on_access(parent).is_ok();
         Ok(if is_beside && is_writable { outer } else { inner })
     }
@@ -124,9 +124,9 @@ impl Keep {
         let (mut folders, mut strangers) = (Vec::new(), Vec::new());
         for name in disk.list(&self.path)? {
             let path = self.path.join(&name);
-            let is_directory = disk.stat(&path)?.is_some_and(|stat| stat.kind == Kind::Directory);
             match number(&name) {
-                Some(number) if is_directory && is_file(disk, &path.join(JOURNAL))? => {
+                // A journal that is a pipe would be waited for without end.
+                Some(number) if is_directory(disk, &path)? && is_file(disk, &path.join(JOURNAL))? => {
                     folders.push(Folder { number, path });
                 }
                 _ if name == LOCK || name == LAST || is_temporary(&name) => {}
@@ -211,18 +211,15 @@ fn is_temporary(name: &OsStr) -> bool {
     name == UNBORN || name == NEW_LAST || begins(SCRATCH) || begins(SWEPT)
 }
 
-/// A journal that is a pipe would be waited for without end.
-fn is_file(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
-    Ok(disk.stat(path)?.is_some_and(|stat| stat.kind == Kind::File))
-}
-
 /// Whether a path is a keep, or lies in one: what is there belongs to operations.
-pub(super) fn is_in_keep(disk: &dyn Disk, path: &Path) -> bool {
-    let is_keep = |directory: &Path| {
+pub(super) fn is_in_keep(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    for directory in path.ancestors() {
         let is_named = directory.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".keep"));
-        is_named && is_file(disk, &directory.join(LOCK)).unwrap_or(false)
-    };
-    path.ancestors().any(is_keep)
+        if is_named && is_file(disk, &directory.join(LOCK))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The number in a folder's name, `0007-rebuild`.

@@ -1,7 +1,7 @@
 //! What kind of store a palace has: told by the names of its files, as MemPalace tells it.
 
 use super::Error;
-use crate::disk::Disk;
+use crate::disk::{self, Disk, exists};
 use crate::store::{chroma, exact};
 use std::path::Path;
 
@@ -26,8 +26,8 @@ impl Kind {
         }
     }
 
-    fn is_in(self, disk: &dyn Disk, palace: &Path) -> bool {
-        stands(disk, &palace.join(self.database()))
+    fn is_in(self, disk: &dyn Disk, palace: &Path) -> disk::Result<bool> {
+        exists(disk, &palace.join(self.database()))
     }
 
     /// The kind of store that a palace has; `None` where it has none.
@@ -35,23 +35,28 @@ impl Kind {
     /// # Errors
     /// [`Error::TwoStores`]: MemPalace itself refuses such a palace.
     pub fn of(disk: &dyn Disk, palace: &Path) -> Result<Option<Kind>, Error> {
-        match Kind::ALL.map(|kind| kind.is_in(disk, palace)) {
-            [true, true] => Err(Error::TwoStores { palace: palace.to_owned() }),
-            [true, false] => Ok(Some(Kind::Chroma)),
-            [false, true] => Ok(Some(Kind::Exact)),
-            [false, false] => Ok(None),
+        match (Kind::Chroma.is_in(disk, palace)?, Kind::Exact.is_in(disk, palace)?) {
+            (true, true) => Err(Error::TwoStores { palace: palace.to_owned() }),
+            (true, false) => Ok(Some(Kind::Chroma)),
+            (false, true) => Ok(Some(Kind::Exact)),
+            (false, false) => Ok(None),
         }
     }
 
     /// Insists on no journal or log lying in the palace without its database: it would be taken for that of whatever
     /// database comes to stand beside it.
     pub(super) fn insist_on_no_stray(disk: &dyn Disk, palace: &Path) -> Result<(), Error> {
-        let absent = Kind::ALL.into_iter().filter(|kind| !kind.is_in(disk, palace));
-        let mut paths = absent.flat_map(|kind| chroma::siblings(kind.database())).map(|name| palace.join(name));
-        match paths.find(|path| stands(disk, path)) {
-            Some(path) => Err(Error::Stray { path }),
-            None => Ok(()),
+        for kind in Kind::ALL {
+            if kind.is_in(disk, palace)? {
+                continue;
+            }
+            for path in chroma::siblings(kind.database()).map(|name| palace.join(name)) {
+                if exists(disk, &path)? {
+                    return Err(Error::Stray { path });
+                }
+            }
         }
+        Ok(())
     }
 
     /// Insists on a store of chromadb's, where only that can be worked on.
@@ -61,9 +66,4 @@ impl Kind {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether anything stands at `path` that can be seen.
-pub(super) fn stands(disk: &dyn Disk, path: &Path) -> bool {
-    matches!(disk.stat(path), Ok(Some(_)))
 }

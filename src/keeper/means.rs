@@ -2,7 +2,7 @@
 
 use super::keep::Keep;
 use super::{Error, resolve};
-use crate::disk::{Disk, Kind};
+use crate::disk::{Disk, is_directory};
 use crate::ops::AnnexRoom;
 use crate::store::chroma::Limits;
 use crate::tree::Annex;
@@ -41,13 +41,16 @@ impl Means {
     /// [`Error::NoStaging`] where nothing can be built there.
     pub fn with_staging(self, disk: &dyn Disk, palace: &Path, directory: &Path) -> Result<Means, Error> {
         // One that is not there yet is the affair of whoever makes it.
-        let palace = match disk.resolve(palace).is_ok() {
-            true => resolve(disk, palace)?,
-            false => std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned()),
+        let palace = match disk.resolve(palace)? {
+            Some(_) => resolve(disk, palace)?,
+            None => std::path::absolute(palace).unwrap_or_else(|_| palace.to_owned()),
         };
         let unfit = |why| Error::NoStaging { directory: directory.to_owned(), why };
-        let real = disk.resolve(directory).map_err(|error| unfit(Unusable::Unreachable(error.into())))?;
-        if disk.stat(&real)?.is_none_or(|found| found.kind != Kind::Directory) {
+        let real = match disk.resolve(directory) {
+            Ok(real) => real.ok_or_else(|| unfit(Unusable::Missing))?,
+            Err(error) => return Err(unfit(Unusable::Unreachable(error.into()))),
+        };
+        if !is_directory(disk, &real)? {
             return Err(unfit(Unusable::NotADirectory));
         }
         let keep = Keep::find(disk, &palace)?.map(|keep| keep.path().to_owned());
@@ -64,7 +67,10 @@ impl Means {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unusable {
-    /// It is not there, or cannot be looked at.
+    /// It is not there.
+    #[error("there is no such directory")]
+    Missing,
+    /// It cannot be looked at.
     #[error("{0}")]
     Unreachable(std::io::Error),
     /// It is something else.
@@ -95,7 +101,7 @@ pub(super) fn share(
     let directory = annex.directory().to_owned();
     let device = |path: &Path| Ok::<_, Error>(disk.stat(path)?.map(|found| found.device));
     let is_same_device = device(space)? == device(&directory)?;
-    let bytes_needed = match (is_same_device, disk.mount(space) == disk.mount(&directory)) {
+    let bytes_needed = match (is_same_device, disk.mount(space)? == disk.mount(&directory)?) {
         (true, true) => altogether,
         (true, false) => altogether + room.needed, // what is built lies there twice for a while
         (false, _) => altogether.saturating_sub(room.spared),

@@ -116,7 +116,7 @@ impl<'d> Keeper<'d> {
     }
 
     fn lock_directory(disk: &'d dyn Disk, palace: PathBuf) -> Result<Keeper<'d>, Error> {
-        if keep::is_in_keep(disk, &palace) {
+        if keep::is_in_keep(disk, &palace)? {
             return Err(Error::InKeep { palace });
         }
         let fresh = disk.afresh();
@@ -311,8 +311,8 @@ pub(crate) fn resolve(disk: &dyn Disk, palace: &Path) -> Result<PathBuf, Error> 
             return Err(Error::MovedAway { palace, copies });
         }
     }
-    let real = disk.resolve(palace).map_err(|_| chroma::Error::NoDirectory(palace.to_owned()))?;
-    match disk::is_directory(disk, &real) {
+    let real = disk.resolve(palace)?.ok_or_else(|| chroma::Error::NoDirectory(palace.to_owned()))?;
+    match disk::is_directory(disk, &real)? {
         true => Ok(real),
         false => Err(chroma::Error::NotADirectory(palace.to_owned()).into()),
     }

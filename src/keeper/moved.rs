@@ -2,10 +2,9 @@
 //!
 //! There is nothing to undo in that, and nothing can be half done: no operation is begun for it.
 
-use super::kind::stands;
 use super::propose::temporary;
 use super::{Error, neighbours, resolve};
-use crate::disk::{Disk, parent};
+use crate::disk::{Disk, exists, parent};
 use crate::store::chroma::check::{self, Depth, Severity};
 use std::path::{Path, PathBuf};
 
@@ -24,8 +23,8 @@ const ASIDE: &str = ".old";
 /// palace is where it should be, or where a person has to choose.
 pub fn find_moved(disk: &dyn Disk, palace: &Path) -> Option<Moved> {
     let Err(Error::MovedAway { palace, copies }) = resolve(disk, palace) else { return None };
-    if stands(disk, &palace) {
-        return None; // something stands in its place
+    if !matches!(exists(disk, &palace), Ok(false)) {
+        return None; // something stands in its place, or may
     }
     let is_aside = |copy: &&PathBuf| copy.to_string_lossy().ends_with(ASIDE);
     let copy = match (copies.iter().find(is_aside), copies.as_slice()) {

@@ -70,11 +70,11 @@ fn take(disk: &dyn Disk, path: &Path, who: &str) -> Result<Box<dyn Lock>, Error>
 /// MemPalace's own writer lock of this palace (CHROMA.md §6.2); `None` where MemPalace has never run for this user.
 fn mempalace_lock(disk: &dyn Disk, palace: &Path) -> Result<Option<PathBuf>, Error> {
     let home = std::env::home_dir().unwrap_or_default().join(".mempalace");
-    if !is_directory(disk, &home) {
+    if !is_directory(disk, &home)? {
         return Ok(None);
     }
     let locks = home.join("locks");
-    if !is_directory(disk, &locks) {
+    if !is_directory(disk, &locks)? {
         disk.create_dir(&locks)?;
         disk.adopt(&locks, &home)?;
     }
@@ -100,7 +100,7 @@ pub(super) fn store_paths(disk: &dyn Disk, palace: &Path) -> Result<Vec<PathBuf>
         let is_segment = name.to_str().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok());
         if Kind::ALL.iter().any(|kind| name.as_bytes().starts_with(kind.database().as_bytes())) {
             paths.push(path);
-        } else if is_segment && is_directory(disk, &path) {
+        } else if is_segment && is_directory(disk, &path)? {
             paths.extend(disk.list(&path)?.iter().map(|name| path.join(name)));
         }
     }

@@ -4,10 +4,9 @@
 //! the old files open may have gone on writing to those.
 
 use super::keep::{Folder, JOURNAL, Keep};
-use super::kind::stands;
 use super::propose::{Desk, temporary};
 use super::{Error, Kind, Proposal, resolve, together};
-use crate::disk::Disk;
+use crate::disk::{Disk, exists};
 use crate::engine::{self, Entry, Outcome};
 use crate::ops::names::{ASIDE, BACKUP};
 use crate::ops::restore::{self, Order, Replaced};
@@ -163,7 +162,7 @@ impl<'d> Desk<'d, '_> {
         preparation: &Preparation,
         watch: &mut dyn FnMut(),
     ) -> Result<Reading<'d>, chroma::Error> {
-        let source = Source::open(directory, &self.room, preparation)?.with_segments_in(self.palace);
+        let source = Source::open(directory, &self.room, preparation)?.with_segments_in(self.palace)?;
         let survey = chroma::survey(&source, Limits::default(), watch)?;
         Ok((source, survey, None))
     }
@@ -229,14 +228,13 @@ impl Find<'_> {
     /// The part of the operation's folder that holds all of it.
     fn place(&mut self) -> Result<&'static str, Error> {
         let [backup, aside] = [BACKUP, ASIDE].map(|part| self.folder.path.join(part));
-        let missing = self.missing(&backup, &|_| false)?;
+        let missing = self.missing(&backup, None)?;
         if missing.is_empty() {
             self.compare(&backup, &aside)?;
             return Ok(BACKUP);
         }
         // Where a segment could not be moved aside, it still stands in the palace.
-        let stands = |name: &str| stands(self.disk, &self.palace.join(name));
-        let also = self.missing(&aside, &stands)?;
+        let also = self.missing(&aside, Some(self.palace))?;
         if !also.is_empty() {
             let (missing, also) = (missing.join(", "), also.join(", "));
             let (backup, aside) = (backup.display(), aside.display());
@@ -256,22 +254,26 @@ impl Find<'_> {
         Ok(ASIDE)
     }
 
-    /// What keeps a directory from being all that was replaced.
-    fn missing(&self, place: &Path, stands: &dyn Fn(&str) -> bool) -> Result<Vec<String>, Error> {
+    /// What keeps a directory from being all that was replaced, where its segments may also stand elsewhere.
+    fn missing(&self, place: &Path, elsewhere: Option<&Path>) -> Result<Vec<String>, Error> {
         let Replaced { database, segments, .. } = self.replaced;
         let mut missing = Vec::new();
         for name in [database].into_iter().chain(self.replaced.vital()) {
-            if self.disk.stat(&place.join(name))?.is_none() {
+            if !exists(self.disk, &place.join(name))? {
                 missing.push(format!("{name} is missing"));
             }
         }
-        for name in segments.iter().filter(|name| !stands(name)) {
-            if self.disk.stat(&place.join(name))?.is_none() {
+        for name in segments {
+            let mut stands = exists(self.disk, &place.join(name))?;
+            if let Some(elsewhere) = elsewhere {
+                stands |= exists(self.disk, &elsewhere.join(name))?;
+            }
+            if !stands {
                 missing.push(format!("{name} is missing"));
             }
         }
         for name in chroma::siblings(database).into_iter().filter(|name| !self.replaced.siblings.contains(name)) {
-            if self.disk.stat(&place.join(&name))?.is_some() {
+            if exists(self.disk, &place.join(&name))? {
                 missing.push(format!("somebody left {name} there"));
             }
         }

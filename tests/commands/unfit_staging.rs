@@ -29,7 +29,7 @@ fn directory_that_is_unfit_is_used() {
     std::os::unix::fs::symlink(root.join("palace"), root.join("link")).expect("a link");
     let before = Tree::of(root);
     let mut unfit = vec![
-        (root.join("nowhere"), "No such file"),
+        (root.join("nowhere"), "there is no such directory"),
         (root.join("file"), "not a directory"),
         (arena.palace(), "inside the palace"),
         (root.join("link"), "inside the palace"),

@@ -4,8 +4,9 @@
 //! A failure is replayed by the line it prints; `PALACEKEEPER_FAULTS=all` runs every call.
 
 use crate::support::palace::{
-    Access, Arena, Change, Denial, Ending, Injection, Landed, OPEN_ERRORS, OPENS, Point, READS, RECOVER, Random, Scene,
-    Shim, Strace, Sweep, accesses_of, calls_of, class, fork_with_keep, is_wanted, make_exact, sample, say,
+    Access, Arena, Change, Denial, Ending, Ground, Indexes, Injection, LOOKS, Landed, OPEN_ERRORS, OPENS, Point, READS,
+    REBUILD, RECOVER, Random, SIBLINGS, Scene, Shim, Strace, Sweep, accesses_of, calls_of, class, fork_with_keep,
+    is_wanted, make_exact, make_hot, make_wal, sample, say,
 };
 use std::fs;
 use std::sync::Mutex;
@@ -166,6 +167,56 @@ fn directory_that_cannot_be_listed_costs_what_is_in_it() {
         });
     });
     sweep.report("directories that cannot be listed");
+}
+
+/// What a disk does not let us look at is not missing: a log beside a database has the newest writes, a segment the
+/// only vectors.
+#[test]
+fn path_that_cannot_be_looked_at_counts_as_missing() {
+    if !Strace::is_here("paths that cannot be looked at") {
+        return;
+    }
+    let aside = class("an index was put aside as drifted, and it was the only one").inflict().arena;
+    let mut changes = changes();
+    changes.push(Change::new("a repair from what was put aside", aside, &["repair", "--yes", "--accept-loss"]));
+    let mut random = Random::seeded();
+    let sweep = Sweep::new("fault_verbs", "path_that_cannot_be_looked_at");
+    for change in changes {
+        let looks = accesses_of(|| fork_with_keep(&change.arena), &LOOKS, &change.command());
+        sweep.share(sample(&looks, 16, &mut random), |look| {
+            sweep.attempt(&[&look.point("EIO")], || {
+                let arena = fork_with_keep(&change.arena);
+                let landed = look.fail(&arena, &change.command(), "EIO", Injection::Error);
+                change.ending_as_it_says(&arena, &landed)
+            });
+        });
+    }
+    sweep.report("paths that cannot be looked at");
+}
+
+/// The same for what lies beside a database: every look at it.
+#[test]
+fn log_that_cannot_be_looked_at_counts_as_missing() {
+    if !Strace::is_here("logs that cannot be looked at") {
+        return;
+    }
+    let [hot, logged] = [Arena::new("1.5.9"), Arena::new("1.5.9")];
+    make_hot(&hot.palace());
+    make_wal(&logged.palace(), "UPDATE embedding_metadata SET string_value = 'logged' WHERE key = 'room';");
+    let sweep = Sweep::new("fault_verbs", "log_that_cannot_be_looked_at");
+    for ground in [hot, logged].map(|arena| Ground::new(arena, Indexes::Copied)) {
+        let mut looks = accesses_of(|| ground.fork(), &LOOKS, &REBUILD);
+        looks.retain(|look| SIBLINGS.iter().any(|name| look.is_of(&format!("palace/{name}"))));
+        assert!(looks.len() > 6, "hardly anybody looks: {looks:?}");
+        sweep.share(looks, |look| {
+            sweep.attempt(&[&look.point("EIO")], || {
+                let arena = ground.fork();
+                let landed = look.fail(&arena, &REBUILD, "EIO", Injection::Error);
+                ground.assert_ends_as_it_says(&arena, &landed)
+            });
+        });
+    }
+    sweep.report("logs that cannot be looked at");
 }
 
 /// Nor is one that a disk refuses to read once, or for ever: that is for a person to know, before anything is built on

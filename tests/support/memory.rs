@@ -238,7 +238,8 @@ impl MemoryDisk {
 
     /// The same for a sync of one kind or the other, which knows its event itself.
     fn flush(&self, verb: &'static str, path: &Path, sync: fn(&mut State, Node) -> io::Result<()>) -> Result<()> {
-        let synced = self.change(verb, path, |state| state.find(path).and_then(|node| sync(state, node)));
+        let node = self.change(verb, path, |state| state.find(path))?;
+        let synced = self.change(verb, path, |state| sync(state, node));
         synced.inspect_err(|_| self.1.set(self.1.get().or(Some(Poison::Sync))))
     }
 
@@ -290,8 +291,8 @@ impl Disk for MemoryDisk {
         })
     }
 
-    fn resolve(&self, path: &Path) -> Result<PathBuf> {
-        self.look("find", path, |state| state.find(path).map(|_| path.to_owned()))
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        self.look("find", path, |state| Ok(state.find(path).ok().map(|_| path.to_owned())))
     }
 
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
@@ -413,8 +414,8 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
-    fn mount(&self, path: &Path) -> Option<u64> {
-        self.stat(path).ok()?.map(|found| found.device)
+    fn mount(&self, path: &Path) -> Result<Option<u64>> {
+        Ok(self.stat(path)?.map(|found| found.device))
     }
 
     fn insist_on_access(&self, directory: &Path) -> Result<()> {

@@ -39,7 +39,7 @@ pub(crate) use rows::{Row, Rows, Verdict};
 pub(crate) use scene::{Scene, store_inodes};
 pub(crate) use shim::{Allocation, Denial, Shim};
 pub(crate) use strace::{
-    Access, Call, Injection, Landed, OPEN_ERRORS, OPENS, Point, READS, Strace, accesses_of, calls_in, calls_of,
+    Access, Call, Injection, LOOKS, Landed, OPEN_ERRORS, OPENS, Point, READS, Strace, accesses_of, calls_in, calls_of,
 };
 pub(crate) use sweep::{Ending, Random, Sweep, is_exhaustive, is_wanted, sample};
 pub(crate) use trees::{Kind, Node, Tree};

@@ -9,11 +9,12 @@ use super::error::{During, Error};
 use super::format::Fit;
 use super::salvage::{Finds, Salvaged, salvage};
 use super::{Collection, DATABASE, Format, Loss, copies, spare};
-use crate::disk::{self, Disk, Kind, Stat};
+use crate::disk::{Disk, Kind, exists, is_file};
 use crate::store::scratch::{Room, Scratch};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -36,8 +37,8 @@ pub struct Source<'d> {
     pub(super) format: &'static Format,
     /// How well its migrations go with that.
     pub(super) fit: Fit,
-    /// Where else segments may lie that the database names.
-    elsewhere: Option<PathBuf>,
+    /// Where segments lie that the database names and the directory has not, and the names that it has.
+    elsewhere: Option<(PathBuf, BTreeSet<OsString>)>,
     /// Collections that were merged into others, each with the UUID of that other one.
     merged: Vec<(String, Donor)>,
     /// Copies of the palace that are read beside it.
@@ -87,8 +88,9 @@ impl<'d> Source<'d> {
     }
 
     /// Says where segments may lie that are not in the directory itself.
-    pub fn with_segments_in(self, elsewhere: &Path) -> Source<'d> {
-        Source { elsewhere: Some(elsewhere.to_owned()), ..self }
+    pub fn with_segments_in(self, elsewhere: &Path) -> Result<Source<'d>, Error> {
+        let names = self.disk.list(&self.directory)?.into_iter().collect();
+        Ok(Source { elsewhere: Some((elsewhere.to_owned(), names)), ..self })
     }
 
     /// What reading it has cost already.
@@ -119,15 +121,14 @@ impl<'d> Source<'d> {
 
     /// The palace, also where another directory is read instead.
     pub(super) fn palace(&self) -> &Path {
-        self.elsewhere.as_ref().unwrap_or(&self.directory)
+        self.elsewhere.as_ref().map_or(&self.directory, |(palace, _)| palace)
     }
 
     /// The directory of a segment; it need not exist.
     pub(super) fn segment(&self, name: &str) -> PathBuf {
-        let here = self.directory.join(name);
         match &self.elsewhere {
-            Some(elsewhere) if !disk::is_directory(self.disk, &here) => elsewhere.join(name),
-            _ => here,
+            Some((elsewhere, names)) if !names.contains(OsStr::new(name)) => elsewhere.join(name),
+            _ => self.directory.join(name),
         }
     }
 
@@ -150,14 +151,14 @@ impl<'d> Source<'d> {
 
 /// The database in a directory, if it is a palace: looks at names, opens nothing.
 pub fn find_database(disk: &dyn Disk, directory: &Path) -> Result<PathBuf, Error> {
-    let kind = |path: &Path| disk.stat(path).ok().flatten().map(|stat| stat.kind);
-    match disk.resolve(directory).ok().and_then(|real| kind(&real)) {
+    let kind = |path: &Path| Ok::<_, Error>(disk.stat(path)?.map(|stat| stat.kind));
+    match disk.resolve(directory)?.map(|real| kind(&real)).transpose()?.flatten() {
         Some(Kind::Directory) => {}
         Some(_) => return Err(Error::NotADirectory(directory.to_owned())),
         None => return Err(Error::NoDirectory(directory.to_owned())),
     }
     let database = directory.join(DATABASE);
-    match kind(&database) {
+    match kind(&database)? {
         Some(Kind::File) => Ok(database),
         Some(_) => Err(Error::NotAFile(database)),
         None => Err(Error::NotAPalace(directory.to_owned())),
@@ -174,13 +175,12 @@ pub(super) fn header(disk: &dyn Disk, database: &Path) -> Result<[u8; 100], Erro
 
 /// Whether the main file alone is the whole truth: no siblings, and not in WAL mode (bytes 18 and 19 of the header).
 fn is_at_rest(disk: &dyn Disk, database: &Path) -> Result<bool, Error> {
-    let is_gone = |name: &String| !exists(disk, &database.with_file_name(name));
-    Ok(header(disk, database)?[18..20] == [1, 1] && siblings(DATABASE).iter().all(is_gone))
-}
-
-/// Whether anything stands at `path` that can be seen.
-pub(super) fn exists(disk: &dyn Disk, path: &Path) -> bool {
-    matches!(disk.stat(path), Ok(Some(_)))
+    for name in siblings(DATABASE) {
+        if exists(disk, &database.with_file_name(name))? {
+            return Ok(false);
+        }
+    }
+    Ok(header(disk, database)?[18..20] == [1, 1])
 }
 
 /// A copy of a database in a room, and where it is; it goes with what holds it.
@@ -273,7 +273,7 @@ fn copy_with_siblings(disk: &dyn Disk, database: &Path, copy: &Path) -> Result<(
             PathBuf::from(name)
         };
         // A link is no file of chromadb's, and counts as missing.
-        if matches!(disk.stat(&named(database)), Ok(Some(Stat { kind: Kind::File, .. }))) {
+        if is_file(disk, &named(database))? {
             take(&named(database), &named(copy))?;
         }
     }

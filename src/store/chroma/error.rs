@@ -1,6 +1,7 @@
 //! What can go wrong with a Chroma store.
 
 use super::{hnsw, pickle};
+use crate::disk;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,9 @@ pub enum Error {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
     /// An HNSW segment.
     #[error("segment {}: {source}", path.display())]
     Hnsw {
@@ -107,7 +111,7 @@ impl Error {
     /// no descriptor left.
     pub(crate) fn is_of_the_machine(&self) -> bool {
         match self {
-            Error::Scratch { .. } => true,
+            Error::Scratch { .. } | Error::Disk(_) => true,
             Error::Sqlite { .. } => !self.is_damage(),
             Error::Hnsw { source, .. } => !source.is_damage(),
             Error::Pickle { source, .. } => !source.is_damage(),

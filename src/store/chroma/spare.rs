@@ -17,7 +17,7 @@ pub(super) fn directories(disk: &dyn Disk, palace: &Path, segment: &str) -> Resu
     let mut found = quarantined(disk, palace)?;
     found.retain(|path| name(path).starts_with(&format!("{segment}.")));
     let copies = copies(disk, palace)?.into_iter().map(|copy| copy.join(segment));
-    found.extend(copies.filter(|path| is_directory(disk, path)));
+    found.extend(seen(disk, copies)?);
     Ok(found)
 }
 
@@ -51,8 +51,20 @@ fn directories_in(disk: &dyn Disk, directory: &Path, is_wanted: impl Fn(&str) ->
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Vec::new(),
         names => names.map_err(|error| Error::Scratch { path: directory.to_owned(), source: error.into() })?,
     };
-    let paths = names.iter().map(|name| directory.join(name));
-    Ok(paths.filter(|path| is_wanted(&name(path)) && is_directory(disk, path)).collect())
+    seen(disk, names.iter().map(|name| directory.join(name)).filter(|path| is_wanted(&name(path))))
+}
+
+/// Those of some paths that are directories which this user may see.
+fn seen(disk: &dyn Disk, paths: impl Iterator<Item = PathBuf>) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for path in paths {
+        match is_directory(disk, &path) {
+            Ok(true) => found.push(path),
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => return Err(error.into()),
+            Ok(false) | Err(_) => {}
+        }
+    }
+    Ok(found)
 }
 
 fn name(path: &Path) -> String {

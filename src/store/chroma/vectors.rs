@@ -5,7 +5,7 @@
 //! palace.
 
 use super::catalog::{floats, persisted};
-use super::database::{exists, prepare};
+use super::database::prepare;
 use super::error::{During, Error};
 use super::history;
 use super::hnsw::{self, Hnsw};
@@ -17,7 +17,7 @@ use super::text::Text;
 use super::unsound::{CONTRADICTION, Part, Unsound};
 use super::vector::{Fault, Origin, Vector, normalise};
 use super::{Collection, IndexShape, Source, Space};
-use crate::disk;
+use crate::disk::{exists, is_directory};
 use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
 
@@ -99,9 +99,7 @@ impl Vectors {
         let (collection, unsound, spares) = (collection.clone(), Vec::new(), Vec::new());
         let mut vectors = Vectors { collection, directory, index, hnsw: None, unsound, persisted: 0, spares };
         let summary = match vectors.directory.clone() {
-            Some(directory) if disk::is_directory(source.disk, &directory) => {
-                vectors.read_segment(source, &directory)?
-            }
+            Some(directory) if is_directory(source.disk, &directory)? => vectors.read_segment(source, &directory)?,
             _ if vectors.collection.vector_sequence.is_some() => {
                 vectors.unsound.push(Unsound::new(Part::Directory, "its directory is missing"));
                 None
@@ -268,7 +266,7 @@ impl Vectors {
             Err(error) if !error.is_damage() => return Err(self.broken(error)),
             Err(error) => {
                 // A directory that was never written to holds nothing to be missed.
-                if self.collection.vector_sequence.is_some() || exists(source.disk, &directory.join(PICKLE)) {
+                if self.collection.vector_sequence.is_some() || exists(source.disk, &directory.join(PICKLE))? {
                     self.unsound.push(Unsound::from(&error));
                 }
                 let Some(hnsw) = self.open_without_header(source, directory, &error) else { return Ok(None) };
@@ -288,7 +286,7 @@ impl Vectors {
         }
         let has_elements = hnsw.count() > 0;
         self.hnsw = Some(hnsw);
-        if !exists(source.disk, &directory.join(PICKLE)) {
+        if !exists(source.disk, &directory.join(PICKLE))? {
             if has_elements || self.collection.vector_sequence.is_some() {
                 self.unsound.push(Unsound::new(Part::Pickle, format!("{PICKLE} is missing")));
                 self.prove_labels(source)?;

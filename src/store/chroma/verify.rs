@@ -54,7 +54,7 @@ pub(super) fn verify(
     blueprint: &Blueprint,
     expected: &Expected,
 ) -> Result<(), Error> {
-    let source = Source::open(staging, room, &Preparation::default())?.with_segments_in(palace);
+    let source = Source::open(staging, room, &Preparation::default())?.with_segments_in(palace)?;
     check_pages(&source)?;
     let found = survey(&source, Limits::default(), &mut || ())?;
     check_contents(&found, blueprint, expected)?;
@@ -154,7 +154,7 @@ fn check_segment(disk: &dyn Disk, old: &Path, new: &Path) -> Result<(), Error> {
 }
 
 fn is_same_tree(disk: &dyn Disk, old: &Path, new: &Path) -> io::Result<bool> {
-    if !disk::is_directory(disk, old) {
+    if !disk::is_directory(disk, old)? {
         return is_equal(&*disk.open(old)?, &*disk.open(new)?);
     }
     let names = disk.list(old)?;

@@ -209,6 +209,8 @@ impl Access {
 
 pub(crate) const OPENS: [&str; 1] = ["openat"];
 pub(crate) const READS: [&str; 2] = ["read", "pread64"];
+/// How Rust looks at a path; SQLite does it by another call.
+pub(crate) const LOOKS: [&str; 1] = ["statx"];
 
 /// What keeps a file from being opened, or made: no descriptor left in the process or on the machine, and whatever a
 /// disk answers.
@@ -231,9 +233,9 @@ fn accesses_once(arena: &Arena, calls: &[&'static str], arguments: &[&str]) -> V
         let (_, rest) = line.split_once(' ')?;
         let call = *calls.iter().find(|call| rest.trim_start().starts_with(&format!("{call}(")))?;
         // strace shows a descriptor with its path, and a path to be opened in quotes.
-        let path = match OPENS.contains(&call) {
-            true => rest.split_once("AT_FDCWD")?.1.split('"').nth(1)?,
-            false => rest.split(['<', '>']).nth(1)?,
+        let path = match READS.contains(&call) {
+            true => rest.split(['<', '>']).nth(1)?,
+            false => rest.split_once("AT_FDCWD")?.1.split('"').nth(1)?,
         };
         let path = Path::new(path).strip_prefix(arena.root()).ok()?.to_owned();
         let nth = counts.entry((call, path.clone())).or_default();

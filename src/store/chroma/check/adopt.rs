@@ -5,7 +5,6 @@
 //! apart, and a new one is only made where none is left over that could be the right one.
 
 use super::code::{Code, Remedy};
-use super::directory::nameless;
 use super::finding::Finding;
 use crate::store::chroma::hnsw::Hnsw;
 use crate::store::chroma::{Amendment, Collection, Scope, Source, pickle};
@@ -26,8 +25,13 @@ enum Fate {
     Unclear(Vec<String>),
 }
 
-/// Findings for each collection without one of its segments, or both.
-pub(super) fn check(source: &Source, collections: &[Collection]) -> rusqlite::Result<Vec<Finding>> {
+/// Findings for each collection without one of its segments, or both, from what is left over of segments: directories
+/// that no row names.
+pub(super) fn check(
+    source: &Source,
+    collections: &[Collection],
+    nameless: &[String],
+) -> rusqlite::Result<Vec<Finding>> {
     let (mut findings, mut taken) = (Vec::new(), BTreeSet::new());
     // Those that can be told go first: what they take is no longer left over for the others.
     for collection in collections.iter().filter(|collection| collection.metadata.is_none()) {
@@ -43,7 +47,7 @@ pub(super) fn check(source: &Source, collections: &[Collection]) -> rusqlite::Re
             metadata = if let Fate::Found(segment) = fate { Some(segment) } else { None };
         }
         if collection.vector.is_none() {
-            let fate = find_vectors(source, collection, metadata.as_deref())?;
+            let fate = find_vectors(source, collection, metadata.as_deref(), nameless)?;
             findings.push(finding(collection, Scope::Vector, &fate));
         }
     }
@@ -114,12 +118,17 @@ enum Claim {
 }
 
 /// The directory of its vectors, among those that no row of `segments` names.
-fn find_vectors(source: &Source, collection: &Collection, metadata: Option<&str>) -> rusqlite::Result<Fate> {
+fn find_vectors(
+    source: &Source,
+    collection: &Collection,
+    metadata: Option<&str>,
+    nameless: &[String],
+) -> rusqlite::Result<Fate> {
     let (mut own, mut unreadable) = (Vec::new(), Vec::new());
-    for name in nameless(source)? {
-        match claim(source, metadata, &name)? {
-            Claim::Own => own.push(name),
-            Claim::Unreadable => unreadable.push(name),
+    for name in nameless {
+        match claim(source, metadata, name)? {
+            Claim::Own => own.push(name.clone()),
+            Claim::Unreadable => unreadable.push(name.clone()),
             Claim::Strange => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use super::adopt;
 use super::code::{Code, Remedy};
+use super::directory::nameless;
 use super::finding::Finding;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
@@ -15,8 +16,9 @@ const TEMPORARY: &str = "__repair_tmp";
 
 /// What has to be set right before the rows can be understood: segments and dimensions.
 pub(super) fn structure(source: &Source, collections: &[Collection]) -> Result<Vec<Finding>, Error> {
+    let nameless = nameless(source)?;
     let look = || {
-        let mut findings = adopt::check(source, collections)?;
+        let mut findings = adopt::check(source, collections, &nameless)?;
         for collection in collections {
             findings.extend(dimension(source, collection)?);
         }

@@ -2,7 +2,7 @@
 
 use super::code::Code;
 use super::finding::Finding;
-use crate::disk;
+use crate::disk::is_directory;
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::{Preparation, Source, copies, spare};
 use crate::store::scratch::Room;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub(super) fn check(source: &Source, room: &Room) -> Result<Vec<Finding>, Error> {
-    let nameless = nameless(source).during(&source.database, "reading its segments")?;
+    let nameless = nameless(source)?;
     let orphan = |name: String| Finding::new(Code::SegmentOrphan, name, "no row of segments names it");
     let mut findings: Vec<Finding> = nameless.into_iter().map(orphan).collect();
     for directory in spare::quarantined(source.disk, &source.directory)? {
@@ -41,14 +41,19 @@ fn compared(source: &Source, copy: &Path, room: &Room) -> Finding {
 }
 
 /// Directories under a UUID that no row of segments names, in the order of their names.
-pub(super) fn nameless(source: &Source) -> rusqlite::Result<Vec<String>> {
+pub(super) fn nameless(source: &Source) -> Result<Vec<String>, Error> {
+    let named = named(source).during(&source.database, "reading its segments")?;
+    let mut found = Vec::new();
+    for name in source.disk.list(&source.directory)?.into_iter().filter_map(|name| name.into_string().ok()) {
+        let is_segment = uuid::Uuid::parse_str(&name).is_ok() && !named.contains(&name);
+        if is_segment && is_directory(source.disk, &source.directory.join(&name))? {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+fn named(source: &Source) -> rusqlite::Result<BTreeSet<String>> {
     let mut query = source.connection.prepare("SELECT id FROM segments")?;
-    let named = query.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<BTreeSet<_>>>()?;
-    let entries = source.disk.list(&source.directory).unwrap_or_default();
-    let mut names: Vec<String> = entries.into_iter().filter_map(|name| name.into_string().ok()).collect();
-    names.retain(|name| {
-        let is_segment = uuid::Uuid::parse_str(name).is_ok() && !named.contains(name);
-        is_segment && disk::is_directory(source.disk, &source.directory.join(name))
-    });
-    Ok(names)
+    query.query_map([], |row| row.get(0))?.collect()
 }

@@ -2,8 +2,7 @@
 
 use super::code::Code;
 use super::finding::Finding;
-use crate::disk;
-use crate::store::chroma::database::exists;
+use crate::disk::{exists, is_directory};
 use crate::store::chroma::error::{During, Error};
 use crate::store::chroma::hnsw::Hnsw;
 use crate::store::chroma::unsound::CONTRADICTION;
@@ -41,7 +40,7 @@ pub(super) fn finding(source: &Source, collection: &Collection, unsound: &Unsoun
 fn glance(source: &Source, collection: &Collection) -> Result<Vec<Unsound>, Error> {
     let has_persisted = collection.vector_sequence.is_some();
     let Some(directory) = collection.segment_directory(source) else { return Ok(Vec::new()) };
-    if !disk::is_directory(source.disk, &directory) {
+    if !is_directory(source.disk, &directory)? {
         let missing = Unsound::new(Part::Directory, "its directory is missing");
         return Ok(if has_persisted { vec![missing] } else { Vec::new() });
     }
@@ -49,7 +48,7 @@ fn glance(source: &Source, collection: &Collection) -> Result<Vec<Unsound>, Erro
     let hnsw = match Hnsw::open(source.disk, &directory) {
         Ok(hnsw) => hnsw,
         Err(error) if error.is_damage() => {
-            let is_wanted = has_persisted || exists(source.disk, &pickle);
+            let is_wanted = has_persisted || exists(source.disk, &pickle)?;
             return Ok(if is_wanted { vec![Unsound::from(&error)] } else { Vec::new() });
         }
         Err(error) => return Err(Error::Hnsw { path: directory, source: error }),
@@ -60,7 +59,7 @@ fn glance(source: &Source, collection: &Collection) -> Result<Vec<Unsound>, Erro
         Err(error) if error.is_damage() => unsound.push(Unsound::from(&error)),
         Err(source) => return Err(Error::Hnsw { path: directory, source }),
     }
-    if hnsw.count() > 0 || has_persisted || exists(source.disk, &pickle) {
+    if hnsw.count() > 0 || has_persisted || exists(source.disk, &pickle)? {
         unsound.extend(glance_at_pickle(source, collection, &hnsw, &pickle)?);
     }
     Ok(unsound)
