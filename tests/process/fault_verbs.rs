@@ -144,8 +144,8 @@ fn file_that_cannot_be_opened_costs_any_command_what_is_in_it() {
     sweep.report("files that cannot be opened by every command");
 }
 
-/// Vectors that are only in a segment which was put aside are found by listing the palace: a list that a disk refuses
-/// is not an empty one, whatever consent was given.
+/// Vectors that are only in a segment which was put aside are found by listing the palace and looking at what is there:
+/// a list that a disk refuses is not an empty one, whatever consent was given.
 #[test]
 fn directory_that_cannot_be_listed_costs_what_is_in_it() {
     if !Strace::is_here("directories that cannot be listed") {
@@ -158,14 +158,19 @@ fn directory_that_cannot_be_listed_costs_what_is_in_it() {
     let opens = accesses_of(|| fork_with_keep(&change.arena), &OPENS, &change.command());
     let opens: Vec<_> = opens.into_iter().filter(is_palace).collect();
     assert!(opens.len() > 3, "nobody lists the palace: {opens:?}");
+    let looks = accesses_of(|| fork_with_keep(&change.arena), &LOOKS, &change.command());
+    let looks: Vec<_> = looks.into_iter().filter(|look| look.is_within(".drift-")).collect();
+    assert!(looks.len() > 3, "nobody looks at what was put aside: {looks:?}");
     let sweep = Sweep::new("fault_verbs", "directory_that_cannot_be_listed");
-    sweep.share(opens, |open| {
-        sweep.attempt(&[&open.point("EIO")], || {
-            let arena = fork_with_keep(&change.arena);
-            let landed = open.fail(&arena, &change.command(), "EIO", Injection::Error);
-            change.ending_as_it_says(&arena, &landed)
+    for injection in [Injection::Error as fn(Point, &'static str) -> Injection, Injection::ErrorFrom] {
+        sweep.share([&opens[..], &looks].concat(), |access| {
+            sweep.attempt(&[&access.point("EIO")], || {
+                let arena = fork_with_keep(&change.arena);
+                let landed = access.fail(&arena, &change.command(), "EIO", injection);
+                change.ending_as_it_says(&arena, &landed)
+            });
         });
-    });
+    }
     sweep.report("directories that cannot be listed");
 }
 
@@ -208,13 +213,15 @@ fn log_that_cannot_be_looked_at_counts_as_missing() {
         let mut looks = accesses_of(|| ground.fork(), &LOOKS, &REBUILD);
         looks.retain(|look| SIBLINGS.iter().any(|name| look.is_of(&format!("palace/{name}"))));
         assert!(looks.len() > 6, "hardly anybody looks: {looks:?}");
-        sweep.share(looks, |look| {
-            sweep.attempt(&[&look.point("EIO")], || {
-                let arena = ground.fork();
-                let landed = look.fail(&arena, &REBUILD, "EIO", Injection::Error);
-                ground.assert_ends_as_it_says(&arena, &landed)
+        for injection in [Injection::Error as fn(Point, &'static str) -> Injection, Injection::ErrorFrom] {
+            sweep.share(&looks, |look| {
+                sweep.attempt(&[&look.point("EIO")], || {
+                    let arena = ground.fork();
+                    let landed = look.fail(&arena, &REBUILD, "EIO", injection);
+                    ground.assert_ends_as_it_says(&arena, &landed)
+                });
             });
-        });
+        }
     }
     sweep.report("logs that cannot be looked at");
 }

@@ -200,6 +200,11 @@ impl Access {
         self.path == Path::new(path)
     }
 
+    /// Whether it is one to a path with this in it.
+    pub(crate) fn is_within(&self, part: &str) -> bool {
+        self.path.to_string_lossy().contains(part)
+    }
+
     /// A name that can be replayed, with the error a part of it.
     pub(crate) fn point(&self, error: &str) -> Point {
         let path = self.path.to_string_lossy().replace('/', ",");
