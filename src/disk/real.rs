@@ -42,7 +42,7 @@ impl Disk for RealDisk {
     fn stat(&self, path: &Path) -> Result<Option<Stat>> {
         match fs::symlink_metadata(path) {
             Ok(metadata) => Ok(Some(stat(&metadata))),
-            Err(error) if says_that_nothing_is_there(error.kind()) => Ok(None),
+            Err(error) if says_that_nothing_is_there(&error) => Ok(None),
             Err(error) => Err(Error::new("look at", path, error)),
         }
     }
@@ -75,7 +75,7 @@ impl Disk for RealDisk {
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
         match path.canonicalize() {
             Ok(real) => Ok(Some(real)),
-            Err(error) if says_that_nothing_is_there(error.kind()) => Ok(None),
+            Err(error) if says_that_nothing_is_there(&error) => Ok(None),
             Err(error) => Err(Error::new("find", path, error)),
         }
     }
@@ -242,10 +242,15 @@ fn evict(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// A path below a file, or with a name that no file can have: a database may name anything.
-fn says_that_nothing_is_there(kind: io::ErrorKind) -> bool {
+/// A path below a file, or with a name that no file can have: a database may name anything. A NUL in it is what the
+/// standard library says without asking the system.
+fn says_that_nothing_is_there(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
-    matches!(kind, NotFound | NotADirectory | InvalidFilename | InvalidInput)
+    match error.kind() {
+        NotFound | NotADirectory | InvalidFilename => true,
+        InvalidInput => error.raw_os_error().is_none(),
+        _ => false,
+    }
 }
 
 fn stat(metadata: &fs::Metadata) -> Stat {

@@ -1,6 +1,6 @@
 //! The real disk: its verbs refuse what they must, and the first failure is the last.
 
-use palacekeeper::disk::{Disk, Poison, RealDisk, holder, remove_tree};
+use palacekeeper::disk::{Disk, Poison, RealDisk, evict_tree, holder, remove_tree};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -122,4 +122,40 @@ fn exchanged_lock_file_is_locked_anew() {
     std::fs::rename(directory.path().join("new"), &path).expect("there is room");
     let lock = disk.try_lock(&path).expect("the disk is sound");
     assert!(lock.is_some(), "the file that has the name now is free");
+}
+
+/// A path that nothing can have is one where nothing stands; whatever else keeps us from looking is told.
+#[test]
+fn what_cannot_be_looked_at_counts_as_missing() {
+    let (disk, directory) = (RealDisk::new(), directory());
+    let at = |name: &str| directory.path().join(name);
+    disk.create(&at("f"), b"").expect("there is room");
+    std::os::unix::fs::symlink(at("loop"), at("loop")).expect("there is room");
+    for name in ["missing", "f/below", &"long".repeat(100), "nul\0"] {
+        assert_eq!(disk.stat(&at(name)).expect("it is known"), None, "{name:?}");
+        assert_eq!(disk.resolve(&at(name)).expect("it is known"), None, "{name:?}");
+    }
+    disk.stat(&at("loop/below")).expect_err("nobody knows");
+    disk.resolve(&at("loop")).expect_err("nobody knows");
+}
+
+/// What is not there cannot be synced, which is no failed sync.
+#[test]
+fn missing_file_fails_a_sync_and_poisons_the_disk() {
+    let (disk, directory) = (RealDisk::new(), directory());
+    disk.sync(&directory.path().join("f")).expect_err("it is not there");
+    disk.sync_all(&directory.path().join("d")).expect_err("it is not there");
+    assert_eq!(disk.poison(), None);
+}
+
+/// Evicting changes nothing that a sound disk holds, also what is not synced yet.
+#[test]
+fn evicted_file_loses_something() {
+    let (disk, directory) = (RealDisk::new(), directory());
+    let path = directory.path().join("f");
+    disk.create(&path, b"synced").expect("there is room");
+    disk.sync(&path).expect("the disk is sound");
+    disk.append(&path, b", not synced").expect("there is room");
+    evict_tree(&disk, directory.path()).expect("the disk is sound");
+    assert_eq!(disk.read(&path, 0, 99).expect("it is there"), b"synced, not synced");
 }
