@@ -206,11 +206,14 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().expect("every path the engine acts on lies inside a palace or a keep")
 }
 
-/// Evicts every file at or below `path` from the page cache.
+/// Evicts every file at or below `path` from the page cache, as far as this user may look.
 pub fn evict_tree(disk: &dyn Disk, path: &Path) -> Result<()> {
     match disk.stat(path)?.map(|stat| stat.kind) {
         Some(Kind::File) => disk.evict(path),
-        Some(Kind::Directory) => disk.list(path)?.iter().try_for_each(|name| evict_tree(disk, &path.join(name))),
+        Some(Kind::Directory) => match disk.list(path) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+            names => names?.iter().try_for_each(|name| evict_tree(disk, &path.join(name))),
+        },
         Some(Kind::Other) | None => Ok(()),
     }
 }

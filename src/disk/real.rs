@@ -233,7 +233,10 @@ fn sync(file: &File) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 fn evict(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+    match rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        Err(rustix::io::Errno::NOSYS) => Ok(()), // a kernel without advice
+        advised => Ok(advised?),
+    }
 }
 
 /// What elsewhere a page cache does after a failed sync, and with such advice, is not known here.

@@ -2,7 +2,7 @@
 
 use super::verdict::{Direction, Mark, Observed, Verdict, verdict};
 use super::{Illegal, Ledger, Outcome, Plan, Step, StepError, Watch};
-use crate::disk::{self, Disk, evict_tree, parent, remove_tree};
+use crate::disk::{self, Disk, parent, remove_tree};
 use crate::journal::{self, Header, Journal, Record, Tail};
 use std::path::{Path, PathBuf};
 
@@ -180,12 +180,13 @@ impl<'d, S: Step> Operation<'d, S> {
     /// can then only go back.
     ///
     /// What a killed process left behind is visible and perhaps not durable: neither its last record nor its last
-    /// rename may be built upon before it is. So everything is synced before anything is read, and read from the
-    /// medium: what a sync has dropped is still in the page cache, and no other sync would write it (invariant I5).
+    /// rename may be built upon before it is. So everything is synced before anything is read, and the journal is read
+    /// from the medium: a frame that a sync has dropped is still in the page cache, and no other sync would write it
+    /// (invariant I5). The same goes for what steps have made, which is the affair of their world.
     pub fn open(disk: &'d dyn Disk, folder: &Path) -> Result<(Self, Entry<S>), Error> {
         let path = folder.join(JOURNAL);
         disk.sync_all(folder)?;
-        evict_tree(disk, folder)?;
+        disk.evict(&path)?;
         // Folded before it is opened for more: a journal that contradicts itself is not even truncated.
         let entry = read::<S>(disk, &path)?;
         let (journal, _) = Journal::open::<S>(disk, &path)?;

@@ -1,7 +1,7 @@
 //! The keep: our own directory beside a palace, and every name in it.
 
 use super::Error;
-use crate::disk::{Disk, is_directory, is_file, parent, remove_tree};
+use crate::disk::{self, Disk, is_directory, is_file, parent, remove_tree};
 use crate::engine;
 use crate::ops::Step;
 use std::ffi::OsStr;
@@ -96,21 +96,26 @@ impl Keep {
         self.path.join(UNBORN)
     }
 
-    /// Clears up after killed processes; the caller holds the lock. What they were making and nothing names yet is
-    /// removed. The newest journal is synced and read from the medium: what follows may build upon its End, which so
-    /// far perhaps only the page cache has (invariant I5).
+    /// Clears up after others; the caller holds the lock. What the page cache has of the palace and the keep is made
+    /// durable, since all that follows builds upon it (invariant I5): a client's last writes, the End of the operation
+    /// before, the names of the keep and of a folder that is on its way out. Then what killed processes were making and
+    /// nothing names yet is removed.
     pub(super) fn tidy(&self, disk: &dyn Disk) -> Result<(), Error> {
+        disk.sync_all(&self.path).map_err(|failed| self.unsettled(disk, failed))?;
         for name in disk.list(&self.path)? {
             if is_temporary(&name) {
                 remove_tree(disk, &self.path.join(name))?;
             }
         }
-        if let Some(newest) = self.folders(disk)?.last() {
-            let journal = newest.path.join(JOURNAL);
-            disk.sync(&journal)?;
-            disk.evict(&journal)?;
-        }
         Ok(())
+    }
+
+    /// What could not be made durable, and what is interrupted by that.
+    fn unsettled(&self, disk: &dyn Disk, failed: disk::Error) -> Error {
+        match self.interrupted(disk) {
+            Ok(Some(folder)) => Error::Interrupted { folder: folder.path, annex: None, source: failed.into() },
+            _ => failed.into(),
+        }
     }
 
     /// Names of what a killed process was making and nothing names yet.
@@ -146,10 +151,15 @@ impl Keep {
         found.ok_or(Error::NoOperation { number })
     }
 
-    /// The one operation that has no end, if there is one.
+    /// The one operation that has no end, if there is one. An End that a failed sync has dropped is none, so the medium
+    /// is asked (invariant I5).
     pub(super) fn interrupted(&self, disk: &dyn Disk) -> Result<Option<Folder>, Error> {
         let mut found: Option<Folder> = None;
-        for folder in self.folders(disk)? {
+        let folders = self.folders(disk)?;
+        if let Some(newest) = folders.last() {
+            disk.evict(&newest.path.join(JOURNAL))?;
+        }
+        for folder in folders {
             if engine::read::<Step>(disk, &folder.path.join(JOURNAL))?.ledger.outcome().is_some() {
                 continue;
             }

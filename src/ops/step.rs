@@ -1,6 +1,6 @@
 //! Every step an operation can have: over files, or over a store.
 
-use super::names::{INPUT, INTAKE, STAGING};
+use super::names::{BACKUP, INPUT, INTAKE, STAGING};
 use crate::disk::{self, Disk};
 use crate::engine::{self, Observed, Plan, StepError};
 use crate::store::chroma::{self, Workshop};
@@ -69,9 +69,13 @@ impl<'d> World<'d> {
         self.exact.close();
     }
 
-    /// Makes durable whatever a killed process left in the page cache of the annex's file system. An operation that is
-    /// picked up begins with this.
+    /// Makes durable whatever a killed process left in the page cache of the annex's file system, and has what was
+    /// built or copied read from the medium (invariant I5). An operation that is picked up begins with this. What was
+    /// set aside is not evicted: it is the palace's own, and may be nowhere but in the cache.
     pub fn settle(&self) -> disk::Result<()> {
+        for made in [STAGING, INTAKE, BACKUP] {
+            disk::evict_tree(self.roots.disk, &self.roots.operation.join(made))?;
+        }
         match self.roots.settle_annex() {
             Err(tree::Error::Disk(error)) => Err(error),
             _ => Ok(()), // a plan whose annex cannot be believed is refused by its steps
