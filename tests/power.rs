@@ -58,7 +58,10 @@ fn cut(what: &str, file_system: &FileSystem, ground: &Ground, arguments: &[&str]
     let mut random = Random::seeded();
     let (arena, record) = record(file_system, ground, arguments);
     let (began, all) = (Instant::now(), record.images(&mut random));
-    let images = sample(&all, file_system.images, &mut random);
+    // What comes of the swap is decided near the end.
+    let (building, ending) = all.split_at(all.len() * 9 / 10);
+    let half = file_system.images / 2;
+    let images = [sample(building, half, &mut random), sample(ending, half, &mut random)].concat();
     let (mut old, mut new) = (0, 0);
     for image in &images {
         match recover(file_system, ground, (&arena, &record), image) {

@@ -2,6 +2,7 @@
 
 mod machine;
 mod operations;
+mod unsynced;
 
 #[path = "../support/mod.rs"]
 mod support;
