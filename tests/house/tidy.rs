@@ -104,8 +104,8 @@ fn unwrap(name: &str, text: &str) -> Findings {
     find(name, &bare(text), &[".unwrap()"], "expect(\"why it holds\")")
 }
 
-/// The words that this rule looks for: they stand here to be found elsewhere, and nothing in this file waits for
-/// anything.
+/// Nothing is left undone here: these are the words that the rule refuses in every other file, and a rule has to name
+/// what it looks for.
 fn unfinished(name: &str, text: &str) -> Findings {
     find(name, text, &["TODO", "FIXME", "todo!", "dbg!", "unimplemented!"], "is not finished")
 }

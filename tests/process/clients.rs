@@ -3,7 +3,7 @@
 
 use crate::support::palace::{
     Arena, Call, Content, Ending, Ground, Indexes, Injection, Judge, Point, REBUILD, RECOVER, RESUME, Random, Run,
-    Strace, Sweep, Tree, calls_of, kill, sample, say, spawn,
+    Strace, Sweep, Tree, calls_of, sample, say, spawn,
 };
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -141,8 +141,7 @@ fn drawer_that_was_acknowledged_before_the_recovery_is_lost() {
     let codes = Mutex::new(std::collections::BTreeMap::<String, usize>::new());
     sweep.share(cuts(&ground).iter().enumerate(), |(number, point)| {
         sweep.attempt(&[point], || {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, point);
+            let arena = ground.killed(point);
             let acknowledged = visit(&judge, &arena, number);
             let verb = VERBS[number % VERBS.len()];
             let before = Tree::of(&arena.palace());

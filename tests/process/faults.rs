@@ -6,7 +6,7 @@
 
 use crate::support::palace::{
     Arena, Call, Content, Ending, Ground, Indexes, Injection, Point, REBUILD, Random, Strace, Sweep, Tree, calls_of,
-    is_wanted, kill, sample, say, segment_directories,
+    is_wanted, sample, say, segment_directories,
 };
 use std::sync::Mutex;
 
@@ -203,16 +203,14 @@ fn failed_recovery_changes_how_it_ends() {
     sweep.share(moments, |(call, part, wanted)| {
         let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
         let points = {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, &cut.point);
+            let arena = ground.killed(&cut.point);
             let (run, calls) = calls_of(&arena, &["recover"]);
             run.expect(0);
             calls
         };
         for (number, point) in points.iter().enumerate() {
             sweep.attempt(&[&cut.point, &point.point], || {
-                let arena = ground.fork();
-                kill(&arena, &REBUILD, &cut.point);
+                let arena = ground.killed(&cut.point);
                 let error = ERRORS[number % ERRORS.len()];
                 let landed = Strace(&arena).inject(&["recover"], &[Injection::Error(point.point.clone(), error)]);
                 assert!(landed.has_fired(), "the error was not injected: {landed:#?}");

@@ -17,8 +17,7 @@ fn kill_in_a_rebuild_leaves_neither_the_old_palace_nor_the_new() {
     let sweep = Sweep::new("kill", "kill_in_a_rebuild");
     sweep.share(&points(&census(&ground, &REBUILD)), |point| {
         sweep.attempt(&[point], || {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, point);
+            let arena = ground.killed(point);
             ground.assert_complete(&arena);
             ground.assert_recovers(&arena)
         });
@@ -45,8 +44,7 @@ fn kill_in_a_rebuild_of_a_torn_palace_leaves_it_torn() {
     wanted.extend(points(after));
     sweep.share(&wanted, |point| {
         sweep.attempt(&[point], || {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, point);
+            let arena = ground.killed(point);
             ground.assert_complete(&arena);
             ground.assert_recovers(&arena)
         });

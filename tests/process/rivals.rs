@@ -104,8 +104,7 @@ fn lock_is_held_on_a_file_that_has_no_name_any_more() {
 /// An operation that was killed at the first call of this name whose line holds this text.
 fn cut_short(ground: &Ground, calls: &[Call], call: &str, part: &str) -> (Arena, Point) {
     let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
-    let arena = ground.fork();
-    kill(&arena, &REBUILD, &cut.point);
+    let arena = ground.killed(&cut.point);
     (arena, cut.point.clone())
 }
 
@@ -173,8 +172,7 @@ fn recovery_that_is_killed_beside_others_changes_how_it_ends() {
         run.expect(0);
         sweep.share(sample(&calls, 10, &mut random), |one| {
             sweep.attempt(&[&cut, &one.point], || {
-                let arena = ground.fork();
-                kill(&arena, &REBUILD, &cut);
+                let arena = ground.killed(&cut);
                 let others = race_behind(&arena, &one.point);
                 assert_eq!(ended_with(&others, 0) + ended_with(&others, 6), 2, "{others:#?}");
                 ground.assert_complete(&arena);

@@ -4,8 +4,7 @@
 //! A failure is replayed by the line it prints. By default a seeded sample is run; `PALACEKEEPER_FAULTS=all` runs all.
 
 use crate::support::palace::{
-    Arena, Call, Denial, Ending, Ground, Indexes, REBUILD, RECOVER, Random, Shim, Strace, Sweep, calls_of, kill,
-    sample, say,
+    Arena, Call, Denial, Ending, Ground, Indexes, REBUILD, RECOVER, Random, Shim, Strace, Sweep, calls_of, sample, say,
 };
 use std::fs;
 
@@ -52,11 +51,7 @@ fn short_write_in_a_recovery_is_taken_for_a_whole_one() {
     let sweep = Sweep::new("short_writes", "short_write_in_a_recovery");
     for (call, part, wanted) in [("linkat", "/aside/", Ending::Old), ("rename", "/chroma.sqlite3", Ending::New)] {
         let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
-        let killed = || {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, &cut.point);
-            arena
-        };
+        let killed = || ground.killed(&cut.point);
         sweep.share(shim.writes(&killed(), &RECOVER), |call| {
             sweep.attempt(&[&cut.point, &call.point], || {
                 let arena = killed();

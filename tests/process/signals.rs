@@ -2,7 +2,7 @@
 
 use crate::support::palace::{
     Arena, Call, Ending, Ground, Indexes, Injection, Landed, Point, REBUILD, RECOVER, RESUME, Random, Run, Strace,
-    Sweep, calls_of, kill, sample, spawn,
+    Sweep, calls_of, sample, spawn,
 };
 use std::fs;
 use std::process::Command;
@@ -137,11 +137,7 @@ fn signal_in_a_recovery_changes_how_it_ends() {
     ];
     for (call, part, verb, wanted) in moments {
         let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
-        let killed = || {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, &cut.point);
-            arena
-        };
+        let killed = || ground.killed(&cut.point);
         let points = sample(&census(&killed(), verb), 20, &mut random);
         sweep.share(points.iter().enumerate(), |(number, one)| {
             sweep.attempt(&[&cut.point, &one.point], || {

@@ -6,7 +6,7 @@
 
 use crate::support::palace::{
     Allocation, Arena, BINARY, Denial, Ending, Ground, Indexes, Injection, Landed, OPEN_ERRORS, OPENS, Point, REBUILD,
-    RECOVER, RESUME, Random, Run, Shim, Strace, Sweep, User, accesses_of, calls_of, is_exhaustive, kill, sample, say,
+    RECOVER, RESUME, Random, Run, Shim, Strace, Sweep, User, accesses_of, calls_of, is_exhaustive, sample, say,
     segment_directories,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,11 +122,7 @@ fn denied_allocation_in_a_recovery_changes_how_it_ends() {
     let sweep = Sweep::new("starved", "denied_allocation_in_a_recovery");
     for (call, part, verb, wanted) in MOMENTS {
         let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
-        let killed = || {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, &cut.point);
-            arena
-        };
+        let killed = || ground.killed(&cut.point);
         let all = shim.allocations(&killed(), verb);
         sweep.share(chosen(&all, 20, &mut random), |one| {
             sweep.attempt(&[&cut.point, &one.point()], || {
@@ -261,11 +257,7 @@ fn file_that_a_recovery_cannot_open_changes_how_it_ends() {
     let sweep = Sweep::new("starved", "file_that_a_recovery_cannot_open");
     for (call, part, verb, wanted) in MOMENTS {
         let cut = calls.iter().find(|one| one.point.call == call && one.line.contains(part)).expect("such a call");
-        let killed = || {
-            let arena = ground.fork();
-            kill(&arena, &REBUILD, &cut.point);
-            arena
-        };
+        let killed = || ground.killed(&cut.point);
         let opens = sample(&accesses_of(killed, &OPENS, verb), 20, &mut random);
         sweep.share(opens.iter().enumerate(), |(number, open)| {
             let error = OPEN_ERRORS[number % OPEN_ERRORS.len()];

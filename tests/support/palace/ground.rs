@@ -44,6 +44,13 @@ impl Ground {
         self.arena.fork()
     }
 
+    /// A palace whose rebuild was killed at a point.
+    pub(crate) fn killed(&self, point: &Point) -> Arena {
+        let arena = self.fork();
+        kill(&arena, &REBUILD, point);
+        arena
+    }
+
     /// What lies there before anybody recovers it: the store, complete, in the palace (I11). Only where the old
     /// database has lost its hot journal to `aside`, for the length of one step behind the commit, is it the backup
     /// that is complete.
